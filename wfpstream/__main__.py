@@ -1,0 +1,8 @@
+"""`python -m wfpstream`: the command line."""
+
+from __future__ import annotations
+
+from wfpstream.cli import main
+
+if __name__ == "__main__":
+    main()
