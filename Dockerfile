@@ -17,7 +17,7 @@ FROM debian:bookworm-slim
 RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends python3 \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --system --no-create-home --shell /usr/sbin/nologin wfpstream \
+    && useradd --system --user-group --no-create-home --shell /usr/sbin/nologin wfpstream \
     && install -d -o wfpstream -g wfpstream -m 0755 /run/wfpstream
 COPY --from=build /opt/venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1
