@@ -1,0 +1,1 @@
+"""The scenario catalogue (SC-*), one test function per scenario, named after it."""
