@@ -1,0 +1,119 @@
+"""Filter conditions turned into one predicate over a flow's fixed values.
+
+Owns what each match type means for a value. Which fields a layer offers, and whether a match type is legal
+for a type, was settled by management before (MGMT-9); nothing is refused here.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from typing import Any, Final, NamedTuple
+
+from wfpstream.fwp import DataType, FwpValue, MatchType, Range, V4AddrMask, V6AddrMask
+from wfpstream.fwps._filter import MatchFunction, match_always
+
+__all__ = ["LISTENER_FIELD", "Condition", "compile_conditions"]
+
+LISTENER_FIELD: Final = -1
+"""Field index of the extension field `listener` (4.1): not a fixed value, given beside them."""
+
+_Test = Callable[[Any], bool]
+
+
+class Condition(NamedTuple):
+    """One condition, its field already resolved: index into the layer's fixed values, or `LISTENER_FIELD`."""
+
+    field_index: int
+    match_type: MatchType
+    value: FwpValue
+
+
+def compile_conditions(conditions: Sequence[Condition]) -> MatchFunction:
+    """Predicate: all conditions are true, consecutive ones on the same field being ORed (MGMT-10)."""
+    groups = [
+        _field_match(field_index, [_test(one.match_type, one.value) for one in group])
+        for field_index, group in groupby(conditions, key=lambda one: one.field_index)
+    ]
+    if not groups:
+        return match_always
+    if len(groups) == 1:
+        return groups[0]
+    return _all_of(tuple(groups))
+
+
+def _all_of(groups: tuple[MatchFunction, ...]) -> MatchFunction:
+    def matches(fixed_values: Sequence[FwpValue], listener: str) -> bool:
+        return all(group(fixed_values, listener) for group in groups)
+
+    return matches
+
+
+def _field_match(field_index: int, tests: list[_Test]) -> MatchFunction:
+    """One field against its alternatives."""
+    if field_index == LISTENER_FIELD:
+
+        def listener_matches(fixed_values: Sequence[FwpValue], listener: str) -> bool:
+            return any(test(listener) for test in tests)
+
+        return listener_matches
+
+    def field_matches(fixed_values: Sequence[FwpValue], listener: str) -> bool:
+        value = fixed_values[field_index]
+        # FLD-12: nothing matches a field without a value, not even "not equal".
+        return value.type is not DataType.EMPTY and any(test(value.value) for test in tests)
+
+    return field_matches
+
+
+_COMPARISONS: Final[dict[MatchType, Callable[[Any, Any], bool]]] = {
+    MatchType.EQUAL: operator.eq,
+    MatchType.NOT_EQUAL: operator.ne,
+    MatchType.GREATER: operator.gt,
+    MatchType.LESS: operator.lt,
+    MatchType.GREATER_OR_EQUAL: operator.ge,
+    MatchType.LESS_OR_EQUAL: operator.le,
+    MatchType.FLAGS_ALL_SET: lambda field, bits: field & bits == bits,
+    MatchType.FLAGS_ANY_SET: lambda field, bits: field & bits != 0,
+    MatchType.FLAGS_NONE_SET: lambda field, bits: field & bits == 0,
+    # Despite their names these two test the end of the field (FWP_MATCH_TYPE page).
+    MatchType.PREFIX: lambda field, ending: bool(field.endswith(ending)),
+    MatchType.NOT_PREFIX: lambda field, ending: not field.endswith(ending),
+}
+
+
+def _test(match_type: MatchType, value: FwpValue) -> _Test:
+    """Test of one raw field value against one condition value."""
+    wanted = value.value
+    if isinstance(wanted, Range):
+        return _within(wanted)
+    if isinstance(wanted, V4AddrMask):
+        return _masked_v4(wanted, match_type)
+    if isinstance(wanted, V6AddrMask):
+        return _masked_v6(wanted, match_type)
+    if match_type == MatchType.EQUAL_CASE_INSENSITIVE:
+        folded = wanted.casefold()
+        return lambda field: bool(field.casefold() == folded)
+    compare = _COMPARISONS[match_type]
+    return lambda field: compare(field, wanted)
+
+
+def _within(wanted: Range) -> _Test:
+    low, high = wanted.low.value, wanted.high.value
+    return lambda field: bool(low <= field <= high)
+
+
+def _masked_v4(wanted: V4AddrMask, match_type: MatchType) -> _Test:
+    network, mask = wanted.addr, wanted.mask
+    if match_type == MatchType.NOT_EQUAL:
+        return lambda field: field & mask != network
+    return lambda field: field & mask == network
+
+
+def _masked_v6(wanted: V6AddrMask, match_type: MatchType) -> _Test:
+    shift = 128 - wanted.prefix_length
+    network = int.from_bytes(wanted.addr, "big") >> shift
+    if match_type == MatchType.NOT_EQUAL:
+        return lambda field: int.from_bytes(field, "big") >> shift != network
+    return lambda field: int.from_bytes(field, "big") >> shift == network
