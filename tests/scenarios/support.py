@@ -397,6 +397,10 @@ class Script(Recording):
         self._answers = list(answers)
         self._then = P(0) if then is None else then
 
+    def add_answers(self, *answers: Answer) -> None:
+        """More answers, for hooks that need the callout itself."""
+        self._answers += answers
+
     def decide(self, call: Call) -> Answer:
         return self._answers.pop(0) if self._answers else self._then
 
