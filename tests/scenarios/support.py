@@ -408,6 +408,7 @@ class Script(Recording):
 class Bench:
     """A MemoryDriver with the callouts in descending sublayers, and one flow.
 
+    `setup` runs when the callouts are added and before the flow begins: more filters go there.
     On exit: the ledger balances in both directions, no fault was noted inside a callout, and, after the
     driver was closed with its leak checks, the violations are exactly `violations`.
     """
@@ -419,18 +420,18 @@ class Bench:
         options: EngineOptions | None = None,
         local: str = "client",
         context: int = 0,
-        before: Callable[[MemoryDriver], object] | None = None,
+        setup: Callable[[Bench], object] | None = None,
     ) -> None:
         self.callouts = callouts
         self.violations = list(violations)
         self.transcript = Transcript()
         self.driver = MemoryDriver(options=options, local=local)
-        if before is not None:
-            before(self.driver)
         for callout in callouts:
             if isinstance(callout, Recording):
                 callout.transcript = self.transcript
-            self.driver.add(callout)
+        self.added = [self.driver.add(callout) for callout in callouts]
+        if setup is not None:
+            setup(self)
         self.flow = self.connect()
         if context:
             for callout in callouts:
