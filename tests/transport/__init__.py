@@ -1,0 +1,1 @@
+"""Tests of the live drivers and of the sockets below them."""
