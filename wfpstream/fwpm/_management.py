@@ -1,0 +1,65 @@
+"""The base filtering engine: opens sessions, removes by force, and ends everything at the engine's stop.
+
+Owns the list of open sessions. Must not know the run time beyond its protocol.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from wfpstream.fwp import NtStatus
+from wfpstream.fwpm._objects import Tables
+from wfpstream.fwpm._runtime import RunTime
+from wfpstream.fwpm._session import Session, find_filter
+from wfpstream.fwpm._store import Store
+from wfpstream.fwpm._types import SessionFlags
+
+# FMA: 15 s, also where the caller gives 0.
+DEFAULT_TXN_WAIT: Final = 15.0
+
+
+class Management:
+    """The base filtering engine of one run time. Belongs to the engine's thread."""
+
+    def __init__(self, run_time: RunTime) -> None:
+        self._store = Store(run_time)
+        self._sessions: list[Session] = []
+
+    def engine_open(
+        self, session_flags: int = 0, txn_wait_timeout: float = DEFAULT_TXN_WAIT
+    ) -> tuple[NtStatus, Session | None]:
+        """FwpmEngineOpen0: (status, session); no session when refused.
+
+        Args:
+            session_flags: SessionFlags; DYNAMIC objects die with the session (OBJ-2).
+            txn_wait_timeout: seconds a transaction waits for the write lock; 0 means the default, infinity no
+                limit (MGMT-3).
+        """
+        refused = self._store.run_time.passive_call_refused("FwpmEngineOpen0")
+        if refused is not None:
+            return NtStatus(refused), None
+        if session_flags & ~SessionFlags.DYNAMIC:
+            return NtStatus.STATUS_FWP_INVALID_FLAGS, None
+        session = Session(self._store, session_flags, txn_wait_timeout or DEFAULT_TXN_WAIT)
+        self._sessions = [one for one in self._sessions if one.is_open]
+        self._sessions.append(session)
+        return NtStatus.STATUS_SUCCESS, session
+
+    def force_delete(self, filter_id: int) -> NtStatus:
+        """Deletes a filter even while busy (MGMT-13): held data is released as permitted, V-38 reported."""
+        entry = find_filter(self._store.committed, filter_id)
+        if entry is None:
+            return NtStatus.STATUS_FWP_FILTER_NOT_FOUND
+        self._store.remove_by_force([entry], lambda tables: tables.filters.remove(entry))
+        return NtStatus.STATUS_SUCCESS
+
+    def stop(self) -> None:
+        """Engine stop: every session ends, and with them all that is not built in (OBJ-3).
+
+        Calls on the old sessions return STATUS_FWP_SESSION_ABORTED; new ones may be opened.
+        """
+        sessions, self._sessions = self._sessions, []
+        for session in sessions:
+            if session.is_open:
+                session.end(NtStatus.STATUS_FWP_SESSION_ABORTED)
+        self._store.remove_by_force(tuple(self._store.committed.filters), Tables.discard_all)

@@ -1,0 +1,358 @@
+"""A session: the Fwpm* calls, one method each (REG-10).
+
+Owns its open transaction, its ticket, and how a call runs: refused, in the explicit transaction, or in an
+implicit one. Must not know the checks of single calls nor how a commit is carried out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
+from uuid import UUID
+
+from wfpstream.fwp import FwpError, NtStatus, uint64
+from wfpstream.fwpm import _adding, _filters
+from wfpstream.fwpm._compile import evaluation_order
+from wfpstream.fwpm._objects import CalloutEntry, EntryT, FilterEntry, RecordT, Table, Tables
+from wfpstream.fwpm._store import Store
+from wfpstream.fwpm._transaction import Ticket, Transaction
+from wfpstream.fwpm._types import (
+    Callout,
+    CalloutFlags,
+    Filter,
+    Provider,
+    ProviderContext,
+    SessionFlags,
+    SubLayer,
+    TransactionFlags,
+)
+
+_SUCCESS = NtStatus.STATUS_SUCCESS
+
+T = TypeVar("T")
+
+
+class Session:
+    """An engine handle (OBJ-1), made by `Management.engine_open`.
+
+    Calls with a status only return their NtStatus, the others (NtStatus, value); a refused call never raises,
+    an argument of the wrong type raises TypeError (REG-10). Without an open transaction every call is its own
+    implicit one (MGMT-1). While *another* session holds the write lock an implicit write cannot wait on the
+    engine's thread and returns STATUS_FWP_TIMEOUT at once; `transaction_begin` is what queues (IRQ-6).
+    `ticket` is the latest begin that had to wait.
+    """
+
+    def __init__(self, store: Store, flags: int, txn_wait_timeout: float) -> None:
+        self.flags = flags
+        self.txn_wait_timeout = txn_wait_timeout
+        self.ticket: Ticket | None = None
+        self._store = store
+        self._transaction: Transaction | None = None
+        self._ended: NtStatus | None = None
+
+    @property
+    def dynamic(self) -> bool:
+        """Its objects die with it (OBJ-2)."""
+        return bool(self.flags & SessionFlags.DYNAMIC)
+
+    @property
+    def is_open(self) -> bool:
+        return self._ended is None
+
+    # -- session and transaction
+
+    def engine_close(self) -> NtStatus:
+        """FwpmEngineClose0: aborts its open transaction (OBJ-1), deletes its dynamic objects (OBJ-2)."""
+        refused = self._refused("FwpmEngineClose0")
+        if refused is None:
+            self.end(NtStatus.STATUS_INVALID_HANDLE)
+        return refused or _SUCCESS
+
+    def end(self, later_status: NtStatus) -> None:
+        """Ends the session by whatever cause; every later call returns `later_status`."""
+        if self.ticket is not None:
+            self._store.lock.withdraw(self.ticket)
+        transaction, self._transaction = self._transaction, None
+        if transaction is not None:
+            self._store.abort(transaction)
+        self._ended = later_status
+        if self.dynamic:
+            owned = [entry for entry in self._store.committed.filters if entry.owner is self]
+            self._store.remove_by_force(owned, lambda tables: tables.discard_owned_by(self))
+
+    def transaction_begin(self, flags: int = 0) -> NtStatus:
+        """FwpmTransactionBegin0; `flags`: TransactionFlags.
+
+        STATUS_PENDING when another session holds the write lock: `ticket` then says when the transaction has
+        begun or failed (MGMT-3, IRQ-6). A read-only transaction never waits: it reads a snapshot.
+        """
+        refused = self._refused("FwpmTransactionBegin0")
+        if refused is not None:
+            return refused
+        if self._transaction is not None or (self.ticket is not None and not self.ticket.done):
+            return NtStatus.STATUS_FWP_TXN_IN_PROGRESS
+        if flags & ~TransactionFlags.READ_ONLY:
+            return NtStatus.STATUS_FWP_INVALID_FLAGS
+        if flags & TransactionFlags.READ_ONLY:
+            self._transaction = self._store.begin_read_only()
+            return _SUCCESS
+        if self._store.lock.acquire(self):
+            self._begin()
+            return _SUCCESS
+        self.ticket = self._store.lock.wait(self, self.txn_wait_timeout, self._begin)
+        return NtStatus.STATUS_PENDING
+
+    def _begin(self) -> None:
+        self._transaction = self._store.begin_explicit()
+
+    def transaction_commit(self) -> NtStatus:
+        """FwpmTransactionCommit0.
+
+        STATUS_FWP_IN_USE when a filter deleted in it has become busy: nothing changed, and the transaction is
+        still open (MGMT-13).
+        """
+        refused = self._refused("FwpmTransactionCommit0")
+        if refused is not None:
+            return refused
+        if self._transaction is None:
+            return NtStatus.STATUS_FWP_NO_TXN_IN_PROGRESS
+        transaction, self._transaction = self._transaction, None
+        status = self._store.commit(transaction)
+        if not status.ok:
+            self._transaction = transaction
+        return status
+
+    def transaction_abort(self) -> NtStatus:
+        """FwpmTransactionAbort0: callouts get DELETE for each filter they had accepted in it (NTF-7)."""
+        refused = self._refused("FwpmTransactionAbort0")
+        if refused is not None:
+            return refused
+        if self._transaction is None:
+            return NtStatus.STATUS_FWP_NO_TXN_IN_PROGRESS
+        transaction, self._transaction = self._transaction, None
+        self._store.abort(transaction)
+        return _SUCCESS
+
+    # -- providers
+
+    def provider_add(self, provider: Provider) -> NtStatus:
+        """FwpmProviderAdd0."""
+        return self._add("FwpmProviderAdd0", Provider, provider, _adding.add_provider)[0]
+
+    def provider_delete_by_key(self, key: UUID) -> NtStatus:
+        """FwpmProviderDeleteByKey0."""
+        missing = NtStatus.STATUS_FWP_PROVIDER_NOT_FOUND
+        return self._delete("FwpmProviderDeleteByKey0", lambda tables: tables.providers, key, missing)
+
+    def provider_get_by_key(self, key: UUID) -> tuple[NtStatus, Provider | None]:
+        """FwpmProviderGetByKey0."""
+        missing = NtStatus.STATUS_FWP_PROVIDER_NOT_FOUND
+        return self._get(
+            "FwpmProviderGetByKey0", lambda tables: tables.providers.get(key), missing, lambda one: one.record
+        )
+
+    # -- sublayers
+
+    def sub_layer_add(self, sub_layer: SubLayer) -> NtStatus:
+        """FwpmSubLayerAdd0."""
+        return self._add("FwpmSubLayerAdd0", SubLayer, sub_layer, _adding.add_sub_layer)[0]
+
+    def sub_layer_delete_by_key(self, key: UUID) -> NtStatus:
+        """FwpmSubLayerDeleteByKey0: STATUS_FWP_IN_USE while a filter is in it (OBJ-5)."""
+        missing = NtStatus.STATUS_FWP_SUBLAYER_NOT_FOUND
+        return self._delete("FwpmSubLayerDeleteByKey0", lambda tables: tables.sub_layers, key, missing)
+
+    def sub_layer_get_by_key(self, key: UUID) -> tuple[NtStatus, SubLayer | None]:
+        """FwpmSubLayerGetByKey0."""
+        missing = NtStatus.STATUS_FWP_SUBLAYER_NOT_FOUND
+        return self._get(
+            "FwpmSubLayerGetByKey0",
+            lambda tables: tables.sub_layers.get(key),
+            missing,
+            lambda one: one.record,
+        )
+
+    def sub_layer_enum(self) -> tuple[NtStatus, list[SubLayer]]:
+        """FwpmSubLayerEnum0, in evaluation order: heaviest first, built-in ones included."""
+
+        def read(tables: Tables) -> list[SubLayer]:
+            ordered = sorted(tables.sub_layers, key=lambda entry: (-entry.record.weight, entry.order))
+            return [entry.record for entry in ordered]
+
+        return self._enum("FwpmSubLayerEnum0", read)
+
+    # -- callouts
+
+    def callout_add(self, callout: Callout) -> tuple[NtStatus, int]:
+        """FwpmCalloutAdd0: (status, calloutId); the id is 0 when refused."""
+        return self._add("FwpmCalloutAdd0", Callout, callout, _adding.add_callout)
+
+    def callout_delete_by_id(self, callout_id: int) -> NtStatus:
+        """FwpmCalloutDeleteById0 (MGMT-15)."""
+        key = self._store.run_time.callout_key_of(callout_id)
+        return self._write("FwpmCalloutDeleteById0", lambda txn: _adding.delete_callout(txn, key))
+
+    def callout_delete_by_key(self, key: UUID) -> NtStatus:
+        """FwpmCalloutDeleteByKey0 (MGMT-15)."""
+        return self._write("FwpmCalloutDeleteByKey0", lambda txn: _adding.delete_callout(txn, key))
+
+    def callout_get_by_key(self, key: UUID) -> tuple[NtStatus, Callout | None]:
+        """FwpmCalloutGetByKey0: with its calloutId, and REGISTERED in `flags` if code is registered."""
+        missing = NtStatus.STATUS_FWP_CALLOUT_NOT_FOUND
+        return self._get(
+            "FwpmCalloutGetByKey0", lambda tables: tables.callouts.get(key), missing, self._callout_record
+        )
+
+    def callout_enum(self) -> tuple[NtStatus, list[Callout]]:
+        """FwpmCalloutEnum0, in order of adding."""
+        return self._enum(
+            "FwpmCalloutEnum0", lambda tables: [self._callout_record(one) for one in tables.callouts]
+        )
+
+    def _callout_record(self, entry: CalloutEntry) -> Callout:
+        registered = self._store.run_time.callout_registered(entry.key)
+        return replace(entry.record, flags=entry.record.flags | CalloutFlags.REGISTERED * registered)
+
+    # -- provider contexts
+
+    def provider_context_add(self, provider_context: ProviderContext) -> NtStatus:
+        """FwpmProviderContextAdd0: the data is copied (MGMT-17)."""
+        add = _adding.add_provider_context
+        return self._add("FwpmProviderContextAdd0", ProviderContext, provider_context, add)[0]
+
+    def provider_context_delete_by_key(self, key: UUID) -> NtStatus:
+        """FwpmProviderContextDeleteByKey0: STATUS_FWP_IN_USE while a filter names it (SC-136)."""
+        missing = NtStatus.STATUS_FWP_PROVIDER_CONTEXT_NOT_FOUND
+        return self._delete(
+            "FwpmProviderContextDeleteByKey0", lambda tables: tables.provider_contexts, key, missing
+        )
+
+    def provider_context_get_by_key(self, key: UUID) -> tuple[NtStatus, ProviderContext | None]:
+        """FwpmProviderContextGetByKey0."""
+        missing = NtStatus.STATUS_FWP_PROVIDER_CONTEXT_NOT_FOUND
+        return self._get(
+            "FwpmProviderContextGetByKey0",
+            lambda tables: tables.provider_contexts.get(key),
+            missing,
+            lambda one: one.record,
+        )
+
+    # -- filters
+
+    def filter_add(self, filter: Filter) -> tuple[NtStatus, int]:
+        """FwpmFilterAdd0: (status, filterId), checked in the order of MGMT-4; the id is 0 when refused."""
+        return self._add("FwpmFilterAdd0", Filter, filter, _filters.add_filter)
+
+    def filter_delete_by_id(self, filter_id: int) -> NtStatus:
+        """FwpmFilterDeleteById0: STATUS_FWP_IN_USE and V-38 while its callout is at work (MGMT-13)."""
+        return self._filter_delete("FwpmFilterDeleteById0", lambda tables: find_filter(tables, filter_id))
+
+    def filter_delete_by_key(self, key: UUID) -> NtStatus:
+        """FwpmFilterDeleteByKey0: as `filter_delete_by_id`."""
+        return self._filter_delete("FwpmFilterDeleteByKey0", lambda tables: tables.filters.get(key))
+
+    def filter_get_by_id(self, filter_id: int) -> tuple[NtStatus, Filter | None]:
+        """FwpmFilterGetById0: with filterId and effective weight."""
+        missing = NtStatus.STATUS_FWP_FILTER_NOT_FOUND
+        return self._get(
+            "FwpmFilterGetById0", lambda tables: find_filter(tables, filter_id), missing, _filter_record
+        )
+
+    def filter_get_by_key(self, key: UUID) -> tuple[NtStatus, Filter | None]:
+        """FwpmFilterGetByKey0: with filterId and effective weight."""
+        missing = NtStatus.STATUS_FWP_FILTER_NOT_FOUND
+        return self._get(
+            "FwpmFilterGetByKey0", lambda tables: tables.filters.get(key), missing, _filter_record
+        )
+
+    def filter_enum(self, layer: UUID | None = None) -> tuple[NtStatus, list[Filter]]:
+        """FwpmFilterEnum0: the filters of a layer key, or all, in evaluation order (ARB-1)."""
+
+        def read(tables: Tables) -> list[Filter]:
+            chosen = (entry for entry in tables.filters if layer in (None, entry.record.layer_key))
+            return [_filter_record(entry) for entry in evaluation_order(chosen)]
+
+        return self._enum("FwpmFilterEnum0", read)
+
+    def _filter_delete(self, call: str, find: Callable[[Tables], FilterEntry | None]) -> NtStatus:
+        busy = self._store.busy
+        return self._write(call, lambda txn: _adding.delete_filter(txn, find(txn.tables), busy))
+
+    # -- how a call runs
+
+    def _refused(self, call: str) -> NtStatus | None:
+        """IRQ-3 first, then a handle whose session has ended."""
+        status = self._store.run_time.passive_call_refused(call)
+        return self._ended if status is None else NtStatus(status)
+
+    def _change(self, call: str, body: Callable[[Transaction], T], nothing: T) -> tuple[NtStatus, T]:
+        """Runs a write in the explicit or an implicit transaction (MGMT-1); `nothing` goes with a refusal."""
+        refused = self._refused(call)
+        if refused is not None:
+            return refused, nothing
+        explicit = self._transaction
+        if explicit is None and not self._store.lock.free:
+            return NtStatus.STATUS_FWP_TIMEOUT, nothing
+        if explicit is not None and explicit.read_only:
+            return NtStatus.STATUS_FWP_INCOMPATIBLE_TXN, nothing
+        transaction = explicit or self._store.begin_implicit()
+        try:
+            result = body(transaction)
+        except FwpError as error:
+            return error.status, nothing
+        return (_SUCCESS if explicit is not None else self._store.commit(transaction)), result
+
+    def _write(self, call: str, body: Callable[[Transaction], object]) -> NtStatus:
+        return self._change(call, body, None)[0]
+
+    def _add(
+        self,
+        call: str,
+        kind: type[RecordT],
+        record: RecordT,
+        add: Callable[[Store, Transaction, object | None, RecordT], int],
+    ) -> tuple[NtStatus, int]:
+        if not isinstance(record, kind):
+            raise TypeError(f"{call} takes a fwpm.{kind.__name__}, not {type(record).__name__}")
+        owner = self if self.dynamic else None
+        return self._change(call, lambda txn: add(self._store, txn, owner, record), 0)
+
+    def _delete(
+        self, call: str, choose: Callable[[Tables], Table[EntryT]], key: UUID, missing: NtStatus
+    ) -> NtStatus:
+        return self._write(call, lambda txn: _adding.delete(txn, choose(txn.tables), key, missing))
+
+    def _visible(self) -> Tables:
+        return self._store.committed if self._transaction is None else self._transaction.tables
+
+    def _get(
+        self,
+        call: str,
+        find: Callable[[Tables], EntryT | None],
+        missing: NtStatus,
+        read: Callable[[EntryT], RecordT],
+    ) -> tuple[NtStatus, RecordT | None]:
+        refused = self._refused(call)
+        if refused is not None:
+            return refused, None
+        entry = find(self._visible())
+        if entry is None:
+            return missing, None
+        return _SUCCESS, read(entry)
+
+    def _enum(self, call: str, read: Callable[[Tables], list[RecordT]]) -> tuple[NtStatus, list[RecordT]]:
+        refused = self._refused(call)
+        if refused is not None:
+            return refused, []
+        return _SUCCESS, read(self._visible())
+
+
+def find_filter(tables: Tables, filter_id: int) -> FilterEntry | None:
+    """The filter with that filterId."""
+    return next((entry for entry in tables.filters if entry.run_time.filter_id == filter_id), None)
+
+
+def _filter_record(entry: FilterEntry) -> Filter:
+    run_time = entry.run_time
+    return replace(entry.record, filter_id=run_time.filter_id, effective_weight=uint64(run_time.weight))
