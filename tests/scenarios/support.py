@@ -408,7 +408,8 @@ class Script(Recording):
 class Bench:
     """A MemoryDriver with the callouts in descending sublayers, and one flow.
 
-    `setup` runs when the callouts are added and before the flow begins: more filters go there.
+    More filters and callouts: `before` runs ahead of adding the callouts (so what it adds is asked first),
+    `setup` behind it; the flow begins after both.
     On exit: the ledger balances in both directions, no fault was noted inside a callout, and, after the
     driver was closed with its leak checks, the violations are exactly `violations`.
     """
@@ -420,6 +421,7 @@ class Bench:
         options: EngineOptions | None = None,
         local: str = "client",
         context: int = 0,
+        before: Callable[[MemoryDriver], object] | None = None,
         setup: Callable[[Bench], object] | None = None,
     ) -> None:
         self.callouts = callouts
@@ -429,6 +431,8 @@ class Bench:
         for callout in callouts:
             if isinstance(callout, Recording):
                 callout.transcript = self.transcript
+        if before is not None:
+            before(self.driver)
         self.added = [self.driver.add(callout) for callout in callouts]
         if setup is not None:
             setup(self)
