@@ -1,0 +1,58 @@
+"""Files that others may read while we write: private (0600), written beside their place and renamed into it.
+
+So a reader never sees half a file, and a link planted under the name is replaced, not followed. What is no
+regular file (a FIFO, a device) has no "beside" and is opened as it is.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+
+def write_private_file(path: str | os.PathLike[str], data: bytes) -> None:
+    """Put `data` at `path` in one step.
+
+    Raises:
+        OSError: as the system says; nothing is left beside `path`.
+    """
+    folder, name = os.path.split(os.fspath(path))
+    fd, beside = tempfile.mkstemp(prefix=f".{name}.", dir=folder or ".")
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+        os.replace(beside, path)
+    except BaseException:
+        os.unlink(beside)
+        raise
+
+
+def open_private_file(path: str | os.PathLike[str]) -> int:
+    """A descriptor to write at `path`: a new, empty, private file, or the FIFO or device that is there.
+
+    Raises:
+        OSError: as the system says.
+    """
+    if _is_special(Path(path)):
+        return os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    folder, name = os.path.split(os.fspath(path))
+    fd, beside = tempfile.mkstemp(prefix=f".{name}.", dir=folder or ".")
+    try:
+        os.replace(beside, path)
+    except BaseException:
+        os.close(fd)
+        os.unlink(beside)
+        raise
+    return fd
+
+
+def _is_special(path: Path) -> bool:
+    # /dev/stderr and /dev/fd/3 are links to whatever is behind the descriptor, a regular file perhaps.
+    if path.is_relative_to("/dev") or path.is_relative_to("/proc"):
+        return True
+    try:
+        return not stat.S_ISREG(path.lstat().st_mode) and not path.is_symlink()
+    except FileNotFoundError:
+        return False
