@@ -63,7 +63,8 @@ def require_name(display_data: DisplayData) -> None:
 
 def require_flags(flags: int, legal: int) -> None:
     """Bits outside `legal` are refused."""
-    if flags & ~legal:
+    # int(): inverting an IntFlag would give its own other members only, not the undefined bits.
+    if flags & ~int(legal):
         raise FwpError(NtStatus.STATUS_FWP_INVALID_FLAGS, f"flags {flags:#x}")
 
 

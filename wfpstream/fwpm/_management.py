@@ -38,7 +38,7 @@ class Management:
         refused = self._store.run_time.passive_call_refused("FwpmEngineOpen0")
         if refused is not None:
             return NtStatus(refused), None
-        if session_flags & ~SessionFlags.DYNAMIC:
+        if session_flags not in (0, SessionFlags.DYNAMIC):
             return NtStatus.STATUS_FWP_INVALID_FLAGS, None
         session = Session(self._store, session_flags, txn_wait_timeout or DEFAULT_TXN_WAIT)
         self._sessions = [one for one in self._sessions if one.is_open]

@@ -92,9 +92,9 @@ class Session:
             return refused
         if self._transaction is not None or (self.ticket is not None and not self.ticket.done):
             return NtStatus.STATUS_FWP_TXN_IN_PROGRESS
-        if flags & ~TransactionFlags.READ_ONLY:
+        if flags not in (0, TransactionFlags.READ_ONLY):
             return NtStatus.STATUS_FWP_INVALID_FLAGS
-        if flags & TransactionFlags.READ_ONLY:
+        if flags == TransactionFlags.READ_ONLY:
             self._transaction = self._store.begin_read_only()
             return _SUCCESS
         if self._store.lock.acquire(self):
