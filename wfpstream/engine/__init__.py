@@ -1,0 +1,50 @@
+"""Floor 3: the facade over management, run time and flows: input in, output out, net events."""
+
+from __future__ import annotations
+
+from wfpstream.fwps import (
+    ABORT_FLUSH,
+    ABORT_NONE,
+    ABORT_NOW,
+    FULL,
+    READ_ENDED,
+    YES,
+    Attempt,
+    Endpoints,
+    EngineOptions,
+    Flow,
+    Limits,
+    Output,
+    Policy,
+    Timeouts,
+    Verify,
+)
+from wfpstream.fwps import HELD_BACK as DEFERRED
+
+from ._bridge import Bridge
+from ._filter_engine import AddedCallout, FilterEngine
+
+ENDED = READ_ENDED
+
+__all__ = [
+    "ABORT_FLUSH",
+    "ABORT_NONE",
+    "ABORT_NOW",
+    "DEFERRED",
+    "ENDED",
+    "FULL",
+    "READ_ENDED",
+    "YES",
+    "AddedCallout",
+    "Attempt",
+    "Bridge",
+    "Endpoints",
+    "EngineOptions",
+    "FilterEngine",
+    "Flow",
+    "Limits",
+    "Output",
+    "Policy",
+    "Timeouts",
+    "Verify",
+]

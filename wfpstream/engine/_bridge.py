@@ -1,0 +1,53 @@
+"""Calls from other threads: queued, run on the engine's thread, only the foreign thread waits (IRQ-6, DEF-7).
+
+Owns the hand-over. It must not know an event loop: the driver supplies `run_soon`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+RunSoon = Callable[[Callable[[], None]], None]
+
+
+class Bridge:
+    """One engine's door for foreign threads."""
+
+    def __init__(self) -> None:
+        self.run_soon: RunSoon | None = None
+        self._thread = threading.get_ident()
+
+    def adopt(self) -> None:
+        """The calling thread is the engine's from now on."""
+        self._thread = threading.get_ident()
+
+    def call(self, fn: Callable[..., T], *args: Any) -> T:
+        """Run `fn(*args)` on the engine's thread and return its result.
+
+        Raises RuntimeError when the driver offers no way in, or when it is called on the engine's own thread.
+        """
+        if self.run_soon is None:
+            raise RuntimeError("this engine's driver takes no calls from other threads")
+        if threading.get_ident() == self._thread:
+            raise RuntimeError("from_thread is for other threads; call the function directly")
+        answered = threading.Event()
+        result: list[T] = []
+        errors: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                result.append(fn(*args))
+            except BaseException as error:  # handed to the caller, who waits for it
+                errors.append(error)
+            finally:
+                answered.set()
+
+        self.run_soon(run)
+        answered.wait()
+        if errors:
+            raise errors[0]
+        return result[0]

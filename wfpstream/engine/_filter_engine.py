@@ -1,0 +1,297 @@
+"""`FilterEngine`: management, run time and flows behind one border that three kinds of driver meet.
+
+Owns wiring and the turn. It must not know which driver runs it; it imports no event loop, socket or clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+from uuid import UUID, uuid5
+
+from wfpstream.fwp import ActionType, DataType, FwpError, FwpValue, MatchType, NtStatus
+from wfpstream.fwpm import (
+    CONDITION_LISTENER,
+    CalloutFlags,
+    DisplayData,
+    Filter,
+    FilterCondition,
+    Management,
+    Session,
+    SubLayer,
+    layer_key_of,
+)
+from wfpstream.fwpm import Callout as CalloutObject
+from wfpstream.fwps import Attempt, Callout, Endpoints, EngineOptions, Flow, RunTime
+
+from ._bridge import Bridge
+
+T = TypeVar("T")
+
+SpawnCall = Callable[
+    [Callable[..., Awaitable[Any]], tuple[Any, ...], Callable[[Any, BaseException | None], None]], None
+]
+
+FIRST_SUB_LAYER_WEIGHT = 0x8000
+_NAMESPACE = UUID("e2a7a5d4-6f3b-5c58-8d0b-3a1f9c7b2e64")
+
+
+class AddedCallout:
+    """What `FilterEngine.add_callout` made: a sublayer of its own, callout objects and filters."""
+
+    def __init__(self, engine: FilterEngine, callout: Callout, name: str) -> None:
+        self.callout = callout
+        self.name = name
+        self.callout_ids: list[int] = []
+        self.callout_keys: list[Any] = []
+        self.filter_ids: list[int] = []
+        self.sub_layer_key: Any = None
+        self._engine = engine
+
+    def remove(self) -> NtStatus:
+        """Delete the filters and the callout; STATUS_FWP_IN_USE while it is busy on a flow (MGMT-13)."""
+        return self._engine.remove_callout(self)
+
+
+class FilterEngine:
+    """The engine at its border (architecture, section 4). One engine belongs to one thread.
+
+    Args:
+        clock: monotonic seconds; virtual in memory and replay.
+        options: limits, timeouts, policies; the defaults are the pinned ones.
+    """
+
+    def __init__(self, clock: Callable[[], float], options: EngineOptions | None = None) -> None:
+        self.options = options if options is not None else EngineOptions()
+        self.fwps = RunTime(clock, self.options)
+        self.management = Management(self.fwps)
+        self._core = self.fwps.core
+        self._bridge = Bridge()
+        self._session: Session | None = None
+        self._next_weight = FIRST_SUB_LAYER_WEIGHT
+        self._names: dict[str, int] = {}
+
+    # -- driver: hooks ---------------------------------------------------------------------------------
+
+    @property
+    def on_pending(self) -> Callable[[], None]:
+        """Called once when there is work for `turn`; it must only schedule."""
+        return self._core.on_pending
+
+    @on_pending.setter
+    def on_pending(self, hook: Callable[[], None]) -> None:
+        self._core.on_pending = hook
+        self._bridge.adopt()
+        if self._core.turn_requested:
+            hook()
+
+    @property
+    def run_soon(self) -> Callable[[Callable[[], None]], None] | None:
+        """The driver's way to run a function on the engine's thread soon; callable from any thread."""
+        return self._bridge.run_soon
+
+    @run_soon.setter
+    def run_soon(self, run_soon: Callable[[Callable[[], None]], None] | None) -> None:
+        self._bridge.run_soon = run_soon
+        self._bridge.adopt()
+
+    @property
+    def spawn_call(self) -> SpawnCall | None:
+        """The driver's way to run a worker's async function (`Worker.call`)."""
+        return self.fwps.workers.spawn_call
+
+    @spawn_call.setter
+    def spawn_call(self, spawn: SpawnCall | None) -> None:
+        self.fwps.workers.spawn_call = spawn
+
+    def from_thread(self, fn: Callable[..., T], *args: Any) -> T:
+        """Run `fn(*args)` on the engine's thread; only the calling thread waits (IRQ-6)."""
+        return self._bridge.call(fn, *args)
+
+    # -- driver: connections and turns -----------------------------------------------------------------
+
+    def connection_requested(self, endpoints: Endpoints) -> Attempt:
+        """A connection was accepted: classify the layers before the upstream connect (LAY-11, LAY-12)."""
+        return self.fwps.connections.request(endpoints)
+
+    def flow_established(self, attempt: Attempt, endpoints: Endpoints | None = None) -> Flow | None:
+        """The upstream is connected. None when FLOW_ESTABLISHED blocked it: reset both legs (LAY-6)."""
+        return self.fwps.establisher.establish(attempt, endpoints or attempt.endpoints)
+
+    def settle_output(self, flow: Flow) -> None:
+        """Copy what still lies in the driver's receive buffer; call it before reusing the buffer."""
+        self.fwps.inputs.settle_output(flow)
+
+    @property
+    def next_deadline(self) -> float | None:
+        """When `turn` must be called at the latest (clock seconds), None when nothing is due by time."""
+        return self._core.next_deadline
+
+    @property
+    def has_pending(self) -> bool:
+        """A turn was asked for and not given yet."""
+        return self._core.turn_requested
+
+    def turn(self) -> list[Flow]:
+        """Timers, workers, completions, flow ends. Returns the flows whose state the driver must look at."""
+        core = self._core
+        core.turn_requested = False
+        core.run_timers()
+        self.fwps.workers.run_ready()
+        core.settle()
+        touched = list(core.touched.values())
+        core.touched.clear()
+        return touched
+
+    @property
+    def flows(self) -> list[Flow]:
+        """The flows that live."""
+        return list(self._core.flows.values())
+
+    # -- events ----------------------------------------------------------------------------------------
+
+    def add_sink(self, sink: Callable[[dict[str, Any]], None]) -> None:
+        """Hand every net event to `sink`; its attribute `wants_data` (off, preview, full) asks for bytes."""
+        self._core.add_sink(sink)
+
+    def remove_sink(self, sink: Callable[[dict[str, Any]], None]) -> None:
+        """Undo `add_sink`."""
+        self._core.remove_sink(sink)
+
+    @property
+    def violations(self) -> dict[str, int]:
+        """How often each violation was reported."""
+        return self._core.violations
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """Counters: policies used, pauses, ledger faults."""
+        return self._core.counters
+
+    # -- callouts, in short form -----------------------------------------------------------------------
+
+    @property
+    def session(self) -> Session:
+        """A session of the engine's own, for `add_callout` and for tests."""
+        if self._session is None:
+            status, session = self.management.engine_open()
+            if session is None:
+                raise FwpError(status, "the engine's own session could not be opened")
+            self._session = session
+        return self._session
+
+    def add_callout(
+        self,
+        callout: Callout,
+        *,
+        name: str | None = None,
+        listener: str | None = None,
+        conditions: Sequence[FilterCondition] = (),
+        action: str | None = None,
+        weight: int | None = None,
+        provider_object: object | None = None,
+    ) -> AddedCallout:
+        """Register a callout and give it a sublayer of its own, lighter than those added before.
+
+        One filter per layer it serves, of the type it declares, unconditional unless `listener` or
+        `conditions` narrow it. Raises FwpError when management refuses, ValueError for an unknown layer.
+        """
+        added = AddedCallout(self, callout, self._unique(name or callout.name or type(callout).__name__))
+        made = self.fwps.register(callout, added.name)
+        session = self.session
+        sub_layer_weight = weight if weight is not None else self._take_weight()
+        added.sub_layer_key = uuid5(_NAMESPACE, f"sublayer/{added.name}")
+        status = session.sub_layer_add(
+            SubLayer(
+                sub_layer_key=added.sub_layer_key,
+                display_data=DisplayData(added.name),
+                weight=sub_layer_weight,
+            )
+        )
+        _check(status, f"sublayer of {added.name}")
+        wanted = list(conditions)
+        if listener is not None:
+            wanted.append(listener_condition(listener))
+        for layer, key, callout_id in made:
+            layer_key = layer_key_of(layer)
+            assert layer_key is not None, f"{layer.name} has no management key"
+            status, _ = session.callout_add(
+                CalloutObject(
+                    callout_key=key,
+                    display_data=DisplayData(added.name),
+                    applicable_layer=layer_key,
+                    flags=_USES_PROVIDER_CONTEXT,
+                )
+            )
+            _check(status, f"callout {added.name} at {layer.name}")
+            status, filter_id = session.filter_add(
+                Filter(
+                    display_data=DisplayData(f"{added.name} at {layer.name.lower()}"),
+                    layer_key=layer_key,
+                    sub_layer_key=added.sub_layer_key,
+                    action_type=ActionType[(action or callout.filter_action).upper()],
+                    callout_key=key,
+                    conditions=tuple(wanted),
+                    provider_object=provider_object,
+                )
+            )
+            _check(status, f"filter of {added.name} at {layer.name}")
+            added.callout_ids.append(callout_id)
+            added.callout_keys.append(key)
+            added.filter_ids.append(filter_id)
+        return added
+
+    def remove_callout(self, added: AddedCallout) -> NtStatus:
+        """Delete what `add_callout` made; the first refusal stops it and is returned."""
+        session = self.session
+        while added.filter_ids:
+            status = session.filter_delete_by_id(added.filter_ids[0])
+            if not status.ok:
+                return status
+            added.filter_ids.pop(0)
+        for key, callout_id in zip(added.callout_keys, added.callout_ids, strict=True):
+            session.callout_delete_by_key(key)
+            status = self.fwps.callout_unregister_by_id(callout_id)
+            if not status.ok:
+                return status
+        return session.sub_layer_delete_by_key(added.sub_layer_key)
+
+    def _take_weight(self) -> int:
+        weight = self._next_weight
+        self._next_weight = max(1, weight - 1)
+        return weight
+
+    def _unique(self, name: str) -> str:
+        count = self._names.get(name, 0) + 1
+        self._names[name] = count
+        return name if count == 1 else f"{name}-{count}"
+
+    # -- start and stop --------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """The engine takes connections (it does from the beginning; this undoes `stop`)."""
+        self._core.started = True
+
+    def stop(self) -> None:
+        """Abort what lives, then check what is left behind (V-39, CLN-9)."""
+        core = self._core
+        for flow in list(core.flows.values()):
+            if flow.doomed is None:
+                self.fwps.waterfall.doom(flow, "stop")
+        core.settle()
+        core.started = False
+        self.fwps.ownership.report_leaks()
+        core.deliver_events()
+
+
+def listener_condition(name: str) -> FilterCondition:
+    """The condition `listener equals name`, an extension of ours offered at every layer."""
+    return FilterCondition(CONDITION_LISTENER, MatchType.EQUAL, FwpValue(DataType.UNICODE_STRING_TYPE, name))
+
+
+_USES_PROVIDER_CONTEXT = int(CalloutFlags.USES_PROVIDER_CONTEXT)  # MGMT-18
+
+
+def _check(status: NtStatus, what: str) -> None:
+    if not status.ok:
+        raise FwpError(status, f"{what}: {status.name}")

@@ -1,0 +1,343 @@
+"""Calling classifyFn at the stream layer, and what one call leaves behind.
+
+Owns the entry values (IND-8), the frame on the stack, the events and the checks around a call (section 20).
+What the answer does to bytes is `_waterfall`'s.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from wfpstream.fwp import ActionType
+
+from . import _stream_state as rules
+from ._constants import DiscardModule, GeneralDiscardReason, MetadataField, StreamActionType, StreamFlags
+from ._core import Frame
+from ._records import (
+    ClassifyOut,
+    DiscardMetadata,
+    IncomingMetadataValues,
+    IncomingValues,
+    StreamCalloutIoPacket,
+)
+from ._stream_data import Segment, StreamData
+from ._stream_state import ABORT, DATA, FIN, URGENT
+
+if TYPE_CHECKING:
+    from ._core import Core
+    from ._flow import Flow
+    from ._lane import Lane
+    from ._ownership import Ownership
+    from ._run import Run
+
+PREVIEW_BYTES = 64
+_FLAG_NAMES = {int(flag): str(flag.name) for flag in StreamFlags}
+_OUT_FLAG_NAMES = {rules.NO_MORE_DATA: "NO_MORE_DATA", rules.BUFFER_LIMIT_REACHED: "BUFFER_LIMIT_REACHED"}
+_DISCARD_BITS = int(MetadataField.DISCARD_REASON | MetadataField.FLOW_HANDLE | MetadataField.SYSTEM_FLAGS)
+
+
+class StreamClassifyContext:
+    """The classifyContext of a stream classify: nothing can be pended with it (LAY-23)."""
+
+    __slots__ = ()
+
+
+STREAM_CONTEXT = StreamClassifyContext()
+
+
+class RecordedOut(ClassifyOut):
+    """Under the verifier: remembers whether the callout wrote an action type (V-6), keeps IND-8's value."""
+
+    __slots__ = ("wrote_action",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wrote_action = False
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "action_type":
+            object.__setattr__(self, "wrote_action", True)
+        object.__setattr__(self, name, value)
+
+
+class Classifier:
+    """Calls the stream classify functions of one engine."""
+
+    ownership: Ownership
+
+    def __init__(self, core: Core) -> None:
+        self.core = core
+        self.verifying = core.options.verify.level != "off"
+        self.after_classify: Any = None  # set by the contexts' part: pending removals (CTX-11)
+
+    def classify(
+        self,
+        flow: Flow,
+        lane: Lane,
+        kind: int,
+        flags: int,
+        segments: list[Segment],
+        length: int,
+        out_flags: int,
+        answer: int,
+        offset: int,
+    ) -> tuple[ClassifyOut, StreamCalloutIoPacket] | None:
+        """One classify. Returns the answer, None when the callout raised (ACT-14)."""
+        core = self.core
+        stage = lane.stage
+        lane.classified = True
+        poison = None
+        if self.verifying and segments:
+            segments, poison = self._own_buffers(segments)
+        data = StreamData.indicated(flags, length, segments, lane)
+        packet = StreamCalloutIoPacket(data, lane.missed)
+        out = RecordedOut() if self.verifying else ClassifyOut()
+        out.flags = out_flags
+        out.action_type = answer
+        if self.verifying:
+            out.wrote_action = False  # type: ignore[attr-defined]
+        missed, lane.missed = lane.missed, 0
+        if core.sinks:
+            self._emit_indicate(flow, lane, flags, out_flags, length, missed, offset, data)
+        frame = Frame("classify", flow, lane, stage.filter.callout_id)
+        frame.layer_id = stage.filter.layer_id
+        frame.abort, frame.fin = kind == ABORT, kind == FIN
+        result = self._call(frame, stage, packet, out)
+        self._check(frame, lane, kind, length, out_flags, out, packet, answer if result is not None else None)
+        self.ownership.after_classify(frame, data, blocked=self._is_block(lane, kind, out, packet, result))
+        if poison is not None:
+            for buffer in poison:
+                buffer[:] = b"\xdd" * len(buffer)
+        if core.sinks:
+            self._emit_classify(flow, lane, flags, length, offset, out, packet, data)
+        return result
+
+    def _call(
+        self, frame: Frame, stage: Any, packet: StreamCalloutIoPacket, out: ClassifyOut
+    ) -> tuple[ClassifyOut, StreamCalloutIoPacket] | None:
+        core = self.core
+        entry = stage.entry
+        assert frame.flow is not None
+        values = frame.flow.stream_values
+        outer, core.frame = core.frame, frame
+        core.callbacks += 1
+        try:
+            if entry.version == 0:
+                entry.classify_fn(values, stage.meta, packet, stage.filter, stage.context, out)
+            else:
+                entry.classify_fn(
+                    values, stage.meta, packet, STREAM_CONTEXT, stage.filter, stage.context, out
+                )
+            if not _is_sound(out, packet):
+                raise TypeError("classifyFn left a value that is not an integer in its answer")
+        except Exception as error:
+            core.violation("V-40", f"{type(error).__name__} out of classifyFn: {error}", frame.lane)
+            return None
+        finally:
+            core.frame = outer
+        return out, packet
+
+    def finish(self, flow: Flow, lane: Lane) -> None:
+        """After the answer was applied: context removals that waited for it (CTX-11)."""
+        if flow.removing:
+            self.after_classify(flow)
+
+    def _own_buffers(self, segments: list[Segment]) -> tuple[list[Segment], list[bytearray]]:
+        """Verification: every indication has its own buffer, poisoned on return (V-27)."""
+        buffers = [bytearray(view) for view, _ in segments]
+        return [(memoryview(b), s[1]) for b, s in zip(buffers, segments, strict=True)], buffers
+
+    def _is_block(
+        self, lane: Lane, kind: int, out: ClassifyOut, packet: StreamCalloutIoPacket, result: object
+    ) -> bool:
+        """Did the callout take the shown bytes or FIN out of the stream (OOB-1)?"""
+        if result is None or packet.stream_action != rules.NONE or kind == ABORT:
+            return False
+        action = lane.stage.filter.action_type
+        effect = rules.ACTION_EFFECT[action].get(out.action_type) or rules.OTHER_ACTION[action]
+        return effect[0] == rules.BLOCK
+
+    # -- bookkeeping of decisions ----------------------------------------------------------------------
+
+    def note_decision(self, lane: Lane, kind: int, effect: int) -> None:
+        """OOB-2, OOB-3, OOB-5: what this decision means for what is pended."""
+        if effect == rules.BLOCK:
+            if kind != FIN:
+                lane.last_blocked = True
+            return
+        pended = lane.pended_buffers > 0 or lane.fin_pended
+        if kind == URGENT:
+            if pended:
+                self.core.violation("V-17x", "an urgent byte overtakes what is pended", lane)
+            return
+        if pended:
+            self.core.violation("V-17", "PERMIT or CONTINUE while data or a FIN is pended out of band", lane)
+        elif lane.oob_ever and not lane.stage.is_inspection:
+            self.core.violation("V-17w", "return to inline after out-of-band work", lane)
+        if kind == DATA:
+            lane.last_blocked = False
+
+    def _check(
+        self,
+        frame: Frame,
+        lane: Lane,
+        kind: int,
+        length: int,
+        out_flags: int,
+        out: ClassifyOut,
+        packet: StreamCalloutIoPacket,
+        answer: int | None,
+    ) -> None:
+        """The lints of an answer: they change nothing (V-1, V-6, V-7, V-9..V-11, V-36, V-49)."""
+        if not self.verifying or answer is None:
+            return
+        report = self.core.violation
+        if out.rights != 1:
+            report("V-1", "classifyOut.rights written at the stream layer", lane)
+        if out.flags & rules.ABSORB:
+            report("V-36", "ABSORB at a stream layer", lane)
+        if out.out_context or out.filter_id or out.reserved:
+            report("V-49", "reserved members of classifyOut written", lane)
+        if lane.stage.is_inspection and frame.clones and out.action_type == rules.PLAIN_BLOCK:
+            report("V-46", "an inspection callout clones and relies on BLOCK", lane)
+        if packet.stream_action == rules.NONE:
+            if packet.count_bytes_required:
+                report("V-10", "countBytesRequired without NEED_MORE_DATA", lane)
+            unwritten = not out.wrote_action  # type: ignore[attr-defined]
+            if unwritten and out.action_type and not lane.stage.is_inspection and kind != ABORT:
+                report("V-6", "actionType was left as the previous callout wrote it", lane)
+            self._check_hints(frame, lane, out, packet, length)
+            return
+        if out.action_type not in rules.SILENT_BESIDE_STREAM_ACTION and out.wrote_action:  # type: ignore[attr-defined]
+            report("V-7", "an action type beside a stream action is ignored", lane)
+        if packet.count_bytes_enforced and packet.stream_action in (rules.NEED_MORE_DATA, rules.DEFER):
+            report("V-11", "countBytesEnforced is ignored here", lane)
+        if packet.count_bytes_required and packet.stream_action != rules.NEED_MORE_DATA:
+            report("V-10", "countBytesRequired without NEED_MORE_DATA", lane)
+
+    def _check_hints(
+        self, frame: Frame, lane: Lane, out: ClassifyOut, packet: StreamCalloutIoPacket, length: int
+    ) -> None:
+        if not self.core.options.verify.hints or not length:
+            return
+        permit_all = out.action_type == int(ActionType.PERMIT) and not packet.count_bytes_enforced
+        if permit_all and frame.injected:
+            self.core.violation("V-9", "PERMIT of 0 bytes permits everything (ACT-8)", lane)
+
+    # -- the discard layer -----------------------------------------------------------------------------
+
+    def indicate_discard(self, flow: Flow, lane: Lane, run: Run) -> None:
+        """DSC-2: bytes removed by a plain BLOCK filter or REG-5, shown once, the result ignored."""
+        core = self.core
+        if not core.options.discard_layer:
+            return
+        layer = flow.layer_id + 1  # STREAM_V4_DISCARD follows STREAM_V4, likewise V6 (FWPS_BUILTIN_LAYERS)
+        meta = IncomingMetadataValues(_DISCARD_BITS)
+        meta.flow_handle = flow.id
+        meta.discard_metadata = DiscardMetadata(
+            DiscardModule.GENERAL, GeneralDiscardReason.FIREWALL_POLICY, lane.stage.filter.filter_id
+        )
+        values = IncomingValues(layer, flow.stream_values.incoming_value)
+        data = StreamData.indicated(rules.DIRECTION_FLAG[lane.direction], run.length, [(run.view, ())], lane)
+        for filter in core.filters.filters_at(layer):
+            entry = self.ownership.callouts.registered_id(filter.callout_id)
+            if entry is None or not filter.matches(values.incoming_value, flow.endpoints.listener):
+                continue
+            frame = Frame("classify", flow, None, filter.callout_id)
+            out, packet = ClassifyOut(), StreamCalloutIoPacket(data, 0)
+            outer, core.frame = core.frame, frame
+            core.callbacks += 1
+            try:
+                context = (STREAM_CONTEXT,) if entry.version else ()
+                assert entry.classify_fn is not None
+                entry.classify_fn(values, meta, packet, *context, filter, 0, out)
+            except Exception as error:
+                core.violation("V-40", f"{type(error).__name__} at the discard layer: {error}", flow=flow)
+            finally:
+                core.frame = outer
+            if out.flags & rules.ABSORB:
+                core.violation("V-36", "ABSORB at a discard layer", flow=flow)
+        data.invalidate(keep_chain=False)
+
+    # -- events ----------------------------------------------------------------------------------------
+
+    def _emit_indicate(
+        self,
+        flow: Flow,
+        lane: Lane,
+        flags: int,
+        out_flags: int,
+        length: int,
+        missed: int,
+        offset: int,
+        data: StreamData,
+    ) -> None:
+        stage = lane.stage
+        keys: dict[str, Any] = {
+            "stage": stage.index,
+            "callout": stage.entry.name if stage.entry else None,
+            "filter": stage.filter.filter_id,
+            "dir": flow.direction_name(lane.direction),
+            "flags": names_of(flags, _FLAG_NAMES),
+            "offset": offset,
+            "len": length,
+            "missed": missed,
+            "out_flags": names_of(out_flags, _OUT_FLAG_NAMES),
+        }
+        if self.core.data_wanted != "off":
+            content = data.tobytes()
+            keys["data"] = content if self.core.data_wanted == "full" else content[:PREVIEW_BYTES]
+        self.core.emit("indicate", flow, **keys)
+
+    def _emit_classify(
+        self,
+        flow: Flow,
+        lane: Lane,
+        flags: int,
+        length: int,
+        offset: int,
+        out: ClassifyOut,
+        packet: StreamCalloutIoPacket,
+        data: StreamData,
+    ) -> None:
+        stage = lane.stage
+        self.core.emit(
+            "classify",
+            flow,
+            stage=stage.index,
+            callout=stage.entry.name if stage.entry else None,
+            filter=stage.filter.filter_id,
+            dir=flow.direction_name(lane.direction),
+            flags=names_of(flags, _FLAG_NAMES),
+            offset=offset,
+            len=length,
+            action=_name_of(ActionType, out.action_type),
+            enforced=packet.count_bytes_enforced,
+            stream_action=_name_of(StreamActionType, packet.stream_action),
+            required=packet.count_bytes_required,
+        )
+
+
+def _is_sound(out: ClassifyOut, packet: StreamCalloutIoPacket) -> bool:
+    """The answer consists of integers, whatever the callout put there."""
+    values: tuple[object, ...] = (
+        out.action_type,
+        out.rights,
+        out.flags,
+        packet.stream_action,
+        packet.count_bytes_enforced,
+        packet.count_bytes_required,
+    )
+    return all(isinstance(value, int) for value in values)
+
+
+def names_of(flags: int, names: dict[int, str]) -> list[str]:
+    """The names of the set bits."""
+    return [name for bit, name in names.items() if flags & bit]
+
+
+def _name_of(kind: Any, value: Any) -> str:
+    try:
+        return str(kind(value).name)
+    except ValueError:
+        return str(value)

@@ -1,0 +1,199 @@
+"""What a driver tells the engine about a flow, one item at a time.
+
+Owns the effect of each input at the border (architecture, the engine's border) and the back-pressure levels
+(IND-23, IND-24). It must not know which driver calls.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from . import _stream_state as rules
+from ._flow import ABORT_NOW, ENDED, LIVE
+from ._run import EMPTY_VIEW, Run
+
+if TYPE_CHECKING:
+    from ._core import Core
+    from ._flow import Flow
+    from ._lifecycle import Lifecycle
+    from ._waterfall import Waterfall
+
+
+class Inputs:
+    """The inputs of every flow of one engine."""
+
+    def __init__(self, core: Core, waterfall: Waterfall, lifecycle: Lifecycle) -> None:
+        self.core = core
+        self.waterfall = waterfall
+        self.lifecycle = lifecycle
+
+    def received(self, flow: Flow, direction: int, view: memoryview, urgent: bool, fin: bool) -> None:
+        if flow.phase != LIVE or flow.doomed is not None or flow.input_ended[direction]:
+            flow.unread(direction, len(view))
+            return
+        self._catch_up(flow)
+        if not len(view):
+            return
+        flags = self._flags(flow, direction, urgent)
+        run = Run(view, None, flags, 0, flow.read[direction], borrowed=True)
+        flow.read[direction] += len(view)
+        flow.activity = self.core.clock()
+        if urgent:
+            flow.urgent_seen = True
+        self.waterfall.deliver(flow, direction, run, 0)
+        together = fin and (self.core.options.fin_lookahead or self.core.options.fin_with_data)
+        if together:
+            self._end_input(flow, direction)
+        self._settle(flow)
+        if fin and not together:
+            self.received_fin(flow, direction)
+
+    def _flags(self, flow: Flow, direction: int, urgent: bool) -> int:
+        """IND-5: PUSH on every inbound item; IND-6: NODELAY where the local leg is configured so; IND-7."""
+        if direction == rules.RECEIVE:
+            flags = rules.FLUSH_FLAG[1]
+        else:
+            flags = rules.FLUSH_FLAG[0] if flow.endpoints.nodelay else 0
+        return flags | rules.EXPEDITED_FLAG[direction] if urgent else flags
+
+    def received_fin(self, flow: Flow, direction: int) -> None:
+        if flow.phase != LIVE or flow.doomed is not None or flow.input_ended[direction]:
+            return
+        self._catch_up(flow)
+        self._end_input(flow, direction)
+        self._settle(flow)
+
+    def _end_input(self, flow: Flow, direction: int) -> None:
+        flow.input_ended[direction] = True
+        flow.fin_in[direction] = True
+        flow.fin_time = flow.fin_time or self.core.clock()
+        fin = Run(EMPTY_VIEW, None, 0, 0, flow.read[direction], fin=True)
+        self.waterfall.deliver(flow, direction, fin, 0)
+
+    def reset(self, flow: Flow, leg: int, reason: str) -> None:
+        if flow.phase != LIVE or flow.doomed is not None:
+            return
+        flow.resetting_leg = leg
+        flow.reset_at = self.core.clock()
+        side = "client" if (leg == 0) == (flow.endpoints.local == "client") else "upstream"
+        flow.doomed = (f"rst_{side}", leg)
+        flow.input_ended[0] = flow.input_ended[1] = True
+        self._settle(flow)
+
+    def sent(self, flow: Flow, direction: int, count: int) -> None:
+        flow.out[direction].sent(count, self.waterfall.gone)
+        if flow.phase == LIVE:
+            if self.core.due or flow.input_ended[direction]:
+                self._settle(flow)
+        elif flow.phase == ENDED:
+            self.core.touched.pop(flow.id, None)
+
+    def fin_sent(self, flow: Flow, direction: int) -> None:
+        output = flow.out[direction]
+        if output.fin_run is None or output.fin_done:
+            return
+        output.fin_done = True
+        self.waterfall.gone(output.fin_run, 0)
+        self._settle(flow)
+
+    def passed(self, flow: Flow, direction: int, count: int) -> None:
+        """ALW-7: read, bypassed by every stage, written."""
+        flow.read[direction] += count
+        flow.out[direction].written_o += count
+        for lane in flow.lanes[direction]:
+            lane.bypassed_o += count
+        flow.activity = self.core.clock()
+
+    def gone(self, flow: Flow, reason: str) -> None:
+        """The driver let go; a flow that did not end by itself is taken down now (engine stop, cancellation)."""
+        if flow.gone_reported:
+            return
+        flow.gone_reported = True
+        if flow.phase == LIVE:
+            if flow.doomed is None:
+                flow.doomed = (reason or "abort", None)
+            self._settle(flow)
+        for direction in (0, 1):
+            self.lifecycle._give_up(flow, direction)
+        if flow.phase == ENDED:
+            flow.abort = flow.abort or ABORT_NOW
+            self.lifecycle.report_deleted(flow)
+        self.core.deliver_events()
+
+    def _catch_up(self, flow: Flow) -> None:
+        """DEF-6: what was continued or injected runs before any later-read byte."""
+        if flow.marked or flow.needs_stages:
+            self._settle(flow)
+
+    def _settle(self, flow: Flow) -> None:
+        self.core.mark(flow)
+        self.core.settle()
+        self.core.after_outside_call(flow)
+
+    # -- borrowed bytes and memory ---------------------------------------------------------------------
+
+    def settle_output(self, flow: Flow) -> None:
+        """Copy whatever still lies in the driver's buffer, and count what is kept (IND-25)."""
+        stored = 0
+        for direction in (0, 1):
+            output = flow.out[direction]
+            if output.length:
+                output.keep()
+                stored += output.length
+            for lane in flow.lanes[direction]:
+                if lane.queue:
+                    lane.keep()
+                    stored += lane.bytes
+        stored += flow.pended_total
+        self.core.stored += stored - flow.stored
+        flow.stored = stored
+
+    def is_full(self, flow: Flow, direction: int) -> bool:
+        """IND-24: stop at half a limit, resume at a quarter."""
+        limits = self.core.options.limits
+        levels = (
+            (flow.out[direction].length, limits.unsent),
+            (flow.injected[direction], limits.injected),
+            (flow.pended_waiting[direction], limits.pended),
+        )
+        was = flow.paused[direction]
+        if was:
+            now = any(level * 4 > limit for level, limit in levels)
+        else:
+            now = any(level * 2 >= limit for level, limit in levels)
+        now = now or self._over_memory(flow) or flow.marked
+        if now != was:
+            flow.paused[direction] = now
+            self._paused(flow, direction, now)
+        return now
+
+    def _over_memory(self, flow: Flow) -> bool:
+        limits = self.core.options.limits
+        return flow.stored * 2 >= limits.per_flow or (
+            self.core.stored * 2 >= limits.total and flow.stored > 0
+        )
+
+    def _paused(self, flow: Flow, direction: int, now: bool) -> None:
+        if now:
+            self.core.count("paused")
+            stuck = self.core.options.timeouts.stuck
+            if stuck and flow.pended_waiting[direction]:
+                self.core.at(self.core.clock() + stuck, lambda: self._check_stuck(flow, direction))
+        if self.core.sinks:
+            name = "pause" if now else "resume"
+            held = flow.pended_waiting[direction] + flow.out[direction].length
+            self.core.emit(name, flow, dir=flow.direction_name(direction), held=held)
+
+    def _check_stuck(self, flow: Flow, direction: int) -> None:
+        """IND-24: paused by pended bytes alone, and nothing moved for `timeouts.stuck`."""
+        if flow.phase != LIVE or not flow.paused[direction] or not flow.pended_waiting[direction]:
+            return
+        quiet = self.core.clock() - flow.activity
+        stuck = self.core.options.timeouts.stuck
+        if quiet < stuck:
+            self.core.at(self.core.clock() + stuck - quiet, lambda: self._check_stuck(flow, direction))
+            return
+        lane = next((x for x in flow.lanes[direction] if x.pended_bytes), None)
+        self.waterfall.report_policy(flow, lane, "on_limit", self.core.options.policy.on_limit)
+        self.lifecycle.drain_or_drop(flow, lane)
+        self.core.settle()

@@ -1,0 +1,199 @@
+"""A lane: what one stage has in front of it in one direction, and its share of the ledger.
+
+Owns the queue, what of it is visible, and the counters of LED-1 and LED-2. It must not decide anything:
+`_waterfall` reads the state rules and moves the runs.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from ._run import EXPEDITED, InjectedBuffer, Run
+from ._stream_state import IDLE
+
+if TYPE_CHECKING:
+    from ._stage import Stage
+
+
+class Lane:
+    """One stage in one direction. Everything counted is in bytes.
+
+    The pairs `*_o`, `*_i` count original and injected bytes apart (LED-1).
+    """
+
+    __slots__ = (
+        "asked_again",
+        "blocked_i",
+        "blocked_o",
+        "bypassed_i",
+        "bypassed_o",
+        "bytes",
+        "carry",
+        "classified",
+        "closed",
+        "continued",
+        "deferred_flags",
+        "direction",
+        "discarded_i",
+        "discarded_o",
+        "fin_pended",
+        "fin_pended_at",
+        "fin_queued",
+        "fresh",
+        "held_since",
+        "in_i",
+        "in_o",
+        "injected",
+        "last_blocked",
+        "limit_shown",
+        "missed",
+        "mode",
+        "oob_ever",
+        "outstanding",
+        "pended_buffers",
+        "pended_bytes",
+        "permitted_i",
+        "permitted_o",
+        "queue",
+        "remainder",
+        "required",
+        "stage",
+        "unseen_discarded_i",
+        "unseen_discarded_o",
+        "urgent_queued",
+        "visible",
+    )
+
+    def __init__(self, stage: Stage, direction: int) -> None:
+        self.stage = stage
+        self.direction = direction
+        self.queue: deque[Run] = deque()
+        self.visible = 0  # bytes in the queue that this stage may see, urgent ones apart
+        self.bytes = 0  # everything in the queue, bypassing bytes included
+        self.fresh = 0  # runs put in since borrowed bytes were last copied
+        self.urgent_queued = 0
+        self.fin_queued = False
+        self.mode = IDLE
+        self.required = 0
+        self.remainder = 0  # bytes that the next indication must show exactly (IND-11)
+        self.limit_shown = False
+        self.continued = False
+        self.deferred_flags = 0
+        self.asked_again = 0
+        self.carry = 0  # original bytes removed here since the last run that left (ARB-11)
+        self.missed = 0
+        self.closed = False
+        self.fin_pended = False
+        self.fin_pended_at = 0.0
+        self.held_since = 0.0
+        self.classified = False
+        self.last_blocked: bool | None = None
+        self.oob_ever = False
+        self.pended_buffers = 0
+        self.pended_bytes = 0
+        self.outstanding: deque[InjectedBuffer] = deque()
+        self.in_o = self.in_i = 0
+        self.permitted_o = self.permitted_i = 0
+        self.blocked_o = self.blocked_i = 0
+        self.discarded_o = self.discarded_i = 0
+        self.unseen_discarded_o = self.unseen_discarded_i = 0
+        self.bypassed_o = self.bypassed_i = 0
+        self.injected = 0
+
+    def append(self, run: Run) -> None:
+        """Put a run at the tail; one that bypasses this stage only keeps its place (ARB-13)."""
+        self.queue.append(run)
+        self.bytes += run.length
+        self.fresh += 1
+        if run.fin:
+            self.fin_queued = True
+        elif run.target <= self.stage.index:
+            if run.flags & EXPEDITED:
+                self.urgent_queued += 1
+            else:
+                self.visible += run.length
+
+    def took(self, run: Run) -> None:
+        """Bookkeeping for a run, or the front of one, that left the queue."""
+        self.bytes -= run.length
+        if run.fin:
+            self.fin_queued = False
+        elif run.target <= self.stage.index:
+            if run.flags & EXPEDITED:
+                self.urgent_queued -= 1
+            else:
+                self.visible -= run.length
+
+    def pop(self) -> Run:
+        """Take the head."""
+        run = self.queue.popleft()
+        self.took(run)
+        return run
+
+    def pop_bytes(self, length: int) -> Run:
+        """Take the head, at most `length` bytes of it."""
+        head = self.queue[0]
+        if head.length <= length:
+            return self.pop()
+        front = head.split(length)
+        self.took(front)
+        return front
+
+    def mark_seen(self, run: Run) -> None:
+        """The stage is shown this run for the first time: LED-1 `in`, and what was lost before it (ARB-11)."""
+        if run.seen:
+            return
+        run.seen = True
+        self.missed += run.missed
+        if run.owner is None:
+            self.in_o += run.length
+        else:
+            self.in_i += run.length
+
+    def count_bypass(self, run: Run) -> None:
+        """LED-2: these bytes go past this stage."""
+        if run.owner is None:
+            self.bypassed_o += run.length
+        else:
+            self.bypassed_i += run.length
+
+    def count_permitted(self, run: Run) -> None:
+        if run.owner is None:
+            self.permitted_o += run.length
+        else:
+            self.permitted_i += run.length
+
+    def count_blocked(self, run: Run) -> None:
+        if run.owner is None:
+            self.blocked_o += run.length
+        else:
+            self.blocked_i += run.length
+
+    def count_discarded(self, run: Run) -> None:
+        """LED-1 `discarded` for bytes this stage was shown, LED-2 `discarded_between` for the others."""
+        original = run.owner is None
+        if run.seen:
+            self.discarded_o += run.length if original else 0
+            self.discarded_i += 0 if original else run.length
+        else:
+            self.unseen_discarded_o += run.length if original else 0
+            self.unseen_discarded_i += 0 if original else run.length
+
+    def keep(self) -> None:
+        """Copy what lies in the driver's buffer: only runs put in since the last time can (linear in them)."""
+        for run in islice(reversed(self.queue), self.fresh):
+            run.keep()
+        self.fresh = 0
+
+    @property
+    def stored(self) -> int:
+        """Bytes in the queue, held ones included, counted run by run for the ledger (IND-25)."""
+        return sum(run.length for run in self.queue)
+
+    @property
+    def held(self) -> int:
+        """Bytes shown and not decided (LED-1)."""
+        index = self.stage.index
+        return sum(run.length for run in self.queue if run.seen and run.target <= index)

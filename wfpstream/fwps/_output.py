@@ -1,0 +1,130 @@
+"""What one direction owes its receiver: the runs behind the last stage, and the FIN after them.
+
+Owns the unsent bytes and LED-3's `written`, `unsent` and `discarded_out`. It must not know the driver:
+`batch` says what to write next, `sent` is told what was taken.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from itertools import islice
+
+from ._run import EXPEDITED, Run
+
+MAX_PIECES = 256  # fewer than IOV_MAX (1024): more pieces in one sendmsg gain nothing
+MAX_BATCH = 1 << 20
+
+
+class Output:
+    """The tail end of a pipeline, in bytes.
+
+    Attributes:
+        length: bytes owed and not yet taken by the receiver's socket.
+        fin_run: the FIN behind them, once it has left the last stage.
+        push: somebody asked that these bytes be not held for coalescing (INJ-7).
+    """
+
+    __slots__ = (
+        "bypass_in_i",
+        "bypass_in_o",
+        "discarded_i",
+        "discarded_o",
+        "fin_done",
+        "fin_run",
+        "fresh",
+        "length",
+        "push",
+        "runs",
+        "written_i",
+        "written_o",
+    )
+
+    def __init__(self) -> None:
+        self.runs: deque[Run] = deque()
+        self.length = 0
+        self.fresh = 0
+        self.fin_run: Run | None = None
+        self.fin_done = False
+        self.push = False
+        self.written_o = self.written_i = 0
+        self.discarded_o = self.discarded_i = 0
+        self.bypass_in_o = self.bypass_in_i = 0
+
+    @property
+    def fin(self) -> bool:
+        """The half-close is to be performed as soon as `length` is 0."""
+        return self.fin_run is not None and not self.fin_done
+
+    def append(self, run: Run) -> None:
+        """Take what left the last stage; an urgent mark covers only the last byte (IND-7)."""
+        if run.fin:
+            self.fin_run = run
+            return
+        if run.flags & EXPEDITED and run.length > 1:
+            self.runs.append(run.split(run.length - 1))
+            self.length += self.runs[-1].length
+            self.fresh += 1
+        self.runs.append(run)
+        self.length += run.length
+        self.fresh += 1
+
+    def batch(self) -> tuple[list[memoryview], bool]:
+        """The next bytes to write, in order, and whether they are one urgent byte (to be sent MSG_OOB)."""
+        views: list[memoryview] = []
+        size = 0
+        for run in self.runs:
+            if run.flags & EXPEDITED:
+                if not views:
+                    return [run.view], True
+                break
+            views.append(run.view)
+            size += run.length
+            if len(views) >= MAX_PIECES or size >= MAX_BATCH:
+                break
+        return views, False
+
+    def sent(self, count: int, gone: Callable[[Run, int], None]) -> None:
+        """`count` bytes were accepted by the socket; `gone` hears of every run they belong to (CMP-4)."""
+        while count > 0:
+            run = self.runs[0]
+            taken = min(count, run.length)
+            count -= taken
+            self.length -= taken
+            if run.owner is None:
+                self.written_o += taken
+            else:
+                self.written_i += taken
+            if taken == run.length:
+                self.runs.popleft()
+            else:
+                run.view = run.view[taken:]
+                run.length -= taken
+            gone(run, taken)
+
+    def discard(self) -> int:
+        """Give up what is owed (IND-18, DRP-4): `discarded_out`. Returns the number of bytes."""
+        given_up = self.length
+        for run in self.runs:
+            if run.owner is None:
+                self.discarded_o += run.length
+            else:
+                self.discarded_i += run.length
+        self.runs.clear()
+        self.length = 0
+        return given_up
+
+    def lost(self, count: int) -> None:
+        """Bytes that `send` had accepted and a reset destroyed: written becomes `discarded_out` (LED-3)."""
+        taken = min(count, self.written_o)
+        self.written_o -= taken
+        self.discarded_o += taken
+        rest = min(count - taken, self.written_i)
+        self.written_i -= rest
+        self.discarded_i += rest
+
+    def keep(self) -> None:
+        """Copy what lies in the driver's buffer: only runs put in since the last time can."""
+        for run in islice(reversed(self.runs), self.fresh):
+            run.keep()
+        self.fresh = 0

@@ -1,0 +1,607 @@
+"""The waterfall: one direction's runs on their way down the stages of a flow.
+
+Owns which stage is asked next and what its answer does to the bytes (sections 5-12 of the semantics); the
+rules themselves stand in `_stream_state`. Depth first (ARB-15): the lowest stage that can act goes first. It
+must not know drivers, nor how a service call is validated.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from . import _stream_state as rules
+from ._classify import Classifier
+from ._flow import LIVE
+from ._run import EXPEDITED, Run
+from ._stream_state import ABORT, DATA, DEFERRED, FIN, IDLE, NEED_MORE, URGENT
+
+if TYPE_CHECKING:
+    from ._core import Core
+    from ._flow import Flow
+    from ._lane import Lane
+    from ._records import ClassifyOut, StreamCalloutIoPacket
+    from ._stage import Stage
+    from ._stream_data import Segment
+
+ENDLESS_REQUESTS = 64  # V-51
+
+
+class Waterfall:
+    """Moves runs; one per engine."""
+
+    def __init__(self, core: Core) -> None:
+        self.core = core
+        self.classifier = Classifier(core)
+        self._flow: Flow | None = None
+        self._direction = 0
+        self._touched = 0
+
+    # -- running the stages ----------------------------------------------------------------------------
+
+    def run(self, flow: Flow, direction: int, first: int = 0) -> None:
+        """Let the stages from index `first` down act until none can (ARB-15, ARB-16)."""
+        lanes = flow.lanes[direction]
+        outer = (self._flow, self._direction)
+        self._flow, self._direction = flow, direction
+        index = len(lanes) - 1
+        while index >= first and flow.doomed is None:
+            lane = lanes[index]
+            if lane.queue:
+                if self.core.callbacks >= self.core.options.callbacks_per_turn:
+                    self.core.mark(flow)
+                    break
+                self._touched = index
+                if self._step(flow, lane):
+                    index = self._touched
+                    continue
+            index -= 1
+        self._flow, self._direction = outer
+
+    def _step(self, flow: Flow, lane: Lane) -> bool:
+        """One indication of this lane, or one run past it. False: it can do nothing now."""
+        if lane.stage.kind != rules.CALL:
+            self.release_all(flow, lane)
+            return True
+        mode = lane.mode
+        if mode == NEED_MORE:
+            return self._step_waiting(flow, lane)
+        if mode == DEFERRED and not lane.continued:
+            return False
+        head = lane.queue[0]
+        if head.target > lane.stage.index:
+            self._pass_by(flow, lane, lane.pop())
+            return True
+        if mode == DEFERRED:
+            return self._step_continued(flow, lane)
+        if head.fin:
+            self._indicate_fin(flow, lane, head)
+        elif head.flags & EXPEDITED:
+            self._indicate_urgent(flow, lane, head)
+        elif lane.remainder:
+            self._indicate(flow, lane, lane.remainder, False)
+        else:
+            self._indicate(flow, lane, 0, True)
+        return True
+
+    def _step_continued(self, flow: Flow, lane: Lane) -> bool:
+        """DEF-5: held bytes and all that queued behind them in one indication; FIN and urgent bytes apart."""
+        lane.mode = IDLE
+        lane.continued = False
+        lane.remainder = 0
+        head = lane.queue[0]
+        if head.fin:
+            self._indicate_fin(flow, lane, head)
+        elif head.flags & EXPEDITED:
+            self._indicate_urgent(flow, lane, head)
+        else:
+            self._indicate(flow, lane, lane.visible, False)
+        return True
+
+    def _step_waiting(self, flow: Flow, lane: Lane) -> bool:
+        """NMD-2..NMD-9: is there enough, or the limit, or the end?"""
+        if lane.urgent_queued:
+            # An urgent byte never counts for the wait (IND-7): it is shown now, or it would wait for ever.
+            urgent = next(r for r in lane.queue if r.flags & EXPEDITED and r.target <= lane.stage.index)
+            self._indicate_urgent(flow, lane, urgent)
+            return True
+        limit = self.core.options.limits.need_more_data
+        if lane.visible >= limit:
+            lane.limit_shown = True  # NMD-6: exactly the held bytes, at most the limit
+            self._indicate(flow, lane, limit, False)
+            return True
+        if lane.visible >= lane.required or lane.fin_queued:
+            self._indicate(flow, lane, lane.visible, False)
+            return True
+        return False
+
+    # -- indications -----------------------------------------------------------------------------------
+
+    def _indicate(self, flow: Flow, lane: Lane, wanted: int, one_item: bool) -> None:
+        """Show data: one item, or exactly `wanted` visible bytes merged from several (NMD-2, DEF-5)."""
+        segments, length, extra, answer, offset = self._collect(lane, wanted, one_item)
+        direction = lane.direction
+        lane.mode = IDLE
+        out_flags = rules.BUFFER_LIMIT_REACHED if lane.limit_shown else 0
+        flags = rules.DIRECTION_FLAG[direction] | extra
+        if lane.fin_queued and length == lane.visible and not lane.urgent_queued:
+            out_flags |= rules.NO_MORE_DATA  # NMD-9
+            if self.core.options.fin_with_data:
+                flags |= rules.DISCONNECT_FLAG[direction]  # IND-13, SD's wording
+        result = self.classifier.classify(
+            flow, lane, DATA, flags, segments, length, out_flags, answer, offset
+        )
+        if flow.doomed is None:
+            self._decide(flow, lane, DATA, length, flags, out_flags, result)
+        self.classifier.finish(flow, lane)
+
+    def _collect(self, lane: Lane, wanted: int, one_item: bool) -> tuple[list[Segment], int, int, int, int]:
+        """The runs of the next indication as views, their length, their extra flags, and where they begin."""
+        queue = lane.queue
+        head = queue[0]
+        if one_item and head.last:  # the common case: one read, one indication (IND-3)
+            lane.mark_seen(head)
+            return [(head.view, head.provenance)], head.length, head.flags, head.answer, head.offset
+        index = lane.stage.index
+        segments: list[Segment] = []
+        length = extra = place = 0
+        first: Run | None = None
+        while place < len(queue):
+            run = queue[place]
+            place += 1
+            if run.fin or (run.flags & EXPEDITED and run.target <= index):
+                break
+            if run.target > index:
+                if one_item:
+                    break
+                self._count_missed_inside(lane, run)
+                continue
+            if wanted and length + run.length > wanted:
+                queue.insert(place - 1, run.split(wanted - length))
+                lane.fresh += 1
+                run = queue[place - 1]
+            first = first or run
+            lane.mark_seen(run)
+            segments.append((run.view, run.provenance))
+            length += run.length
+            extra = (extra | run.flags) & ~rules.FLUSH_FLAG[0] | run.flags & rules.FLUSH_FLAG[0]  # NMD-5
+            if length == wanted or (one_item and run.last):
+                break
+        assert first is not None
+        return segments, length, extra, first.answer, first.offset
+
+    def _count_missed_inside(self, lane: Lane, run: Run) -> None:
+        """ARB-13: bytes that bypass the stage in the middle of a merged view count as missed once."""
+        if not run.seen:
+            run.seen = True
+            lane.missed += run.missed + (run.length if run.owner is None else 0)
+
+    def _indicate_urgent(self, flow: Flow, lane: Lane, run: Run) -> None:
+        """IND-7: an urgent byte is an indication of its own, never merged."""
+        lane.mark_seen(run)
+        direction = lane.direction
+        flags = rules.DIRECTION_FLAG[direction] | run.flags
+        out_flags = (
+            rules.NO_MORE_DATA if lane.fin_queued and not lane.visible and lane.urgent_queued == 1 else 0
+        )
+        segments: list[Segment] = [(run.view, run.provenance)]
+        result = self.classifier.classify(
+            flow, lane, URGENT, flags, segments, run.length, out_flags, run.answer, run.offset
+        )
+        if flow.doomed is None:
+            if lane.queue[0] is not run:  # it overtakes bytes held for NEED_MORE_DATA
+                lane.queue.remove(run)
+                lane.queue.appendleft(run)
+                lane.fresh += 1
+            waiting = (lane.mode, lane.required, lane.remainder)
+            lane.mode = IDLE
+            self._decide(flow, lane, URGENT, run.length, flags, out_flags, result)
+            if lane.mode == IDLE and waiting[0] == NEED_MORE and lane.stage.kind == rules.CALL:
+                lane.mode, lane.required, lane.remainder = waiting
+        self.classifier.finish(flow, lane)
+
+    def _indicate_fin(self, flow: Flow, lane: Lane, run: Run) -> None:
+        """IND-13: the FIN is an indication of its own, with NO_MORE_DATA."""
+        lane.mark_seen(run)
+        flags = rules.DIRECTION_FLAG[lane.direction] | rules.DISCONNECT_FLAG[lane.direction]
+        result = self.classifier.classify(
+            flow, lane, FIN, flags, [], 0, rules.NO_MORE_DATA, run.answer, run.offset
+        )
+        if flow.doomed is None:
+            self._decide(flow, lane, FIN, 0, flags, rules.NO_MORE_DATA, result)
+        self.classifier.finish(flow, lane)
+
+    def indicate_abort(self, flow: Flow, stage: Stage, direction: int) -> None:
+        """IND-16, IND-17: informational, whatever is returned."""
+        lane = stage.lanes[direction]
+        flags = rules.DIRECTION_FLAG[direction] | rules.ABORT_FLAG[direction]
+        offset = flow.read[direction]
+        result = self.classifier.classify(flow, lane, ABORT, flags, [], 0, rules.NO_MORE_DATA, 0, offset)
+        if result is not None and not rules.is_legal_on_abort(result[1].stream_action):
+            self.core.violation(
+                "ACT-13", f"stream action {result[1].stream_action} on an ABORT indication", lane
+            )
+        self.classifier.finish(flow, lane)
+
+    # -- answers ---------------------------------------------------------------------------------------
+
+    def _decide(
+        self,
+        flow: Flow,
+        lane: Lane,
+        kind: int,
+        length: int,
+        flags: int,
+        out_flags: int,
+        result: tuple[ClassifyOut, StreamCalloutIoPacket] | None,
+    ) -> None:
+        """Apply an answer: the stream action if there is one, else the action type (ACT-6)."""
+        if result is None:  # ACT-14: the callout raised; V-40 is reported
+            self._fault(
+                flow, lane, kind, length, self.core.options.policy.on_callout_error, "on_callout_error"
+            )
+            return
+        out, packet = result
+        action = packet.stream_action
+        if action == rules.NONE:
+            self._enforce(flow, lane, kind, length, out, packet)
+            return
+        fault = rules.stream_action_fault(action, lane.direction, kind, out_flags, self.core.options.profile)
+        if fault is not None:
+            self._illegal(flow, lane, kind, length, action, fault)
+        elif action == rules.NEED_MORE_DATA:
+            self._wait(lane, length, packet)
+        elif action == rules.DEFER:
+            self._defer(flow, lane, length, flags, packet)
+        elif action == rules.ALLOW_CONNECTION:
+            self.allow(flow, lane)
+        else:
+            self._drop(flow, lane, kind, length)
+
+    def _illegal(self, flow: Flow, lane: Lane, kind: int, length: int, action: int, fault: str) -> None:
+        """ACT-13."""
+        self.core.violation(fault, f"stream action {action} is not allowed here", lane)
+        name = "on_limit" if fault == "V-2" else "on_callout_error"
+        self._fault(flow, lane, kind, length, getattr(self.core.options.policy, name), name)
+
+    def _fault(self, flow: Flow, lane: Lane, kind: int, length: int, policy: str, name: str) -> None:
+        """POL-1, POL-2: fail closed unless configured otherwise; an inspection stage never modifies."""
+        value = rules.policy_for(policy, lane.stage.filter.action_type)
+        self.report_policy(flow, lane, name, value)
+        if value == rules.POLICY_DROP:
+            self.doom(flow, "drop")
+        elif value == rules.POLICY_BYPASS:
+            self.allow(flow, lane)
+        else:
+            self._move(flow, lane, kind, length, rules.CONTINUE, 0)
+
+    def report_policy(self, flow: Flow, lane: Lane | None, name: str, value: str) -> None:
+        """POL-6: every use of a policy is an event and a counter."""
+        self.core.count(f"policy.{name}.{value}")
+        if self.core.sinks:
+            entry = lane.stage.entry if lane is not None else None
+            self.core.emit("policy", flow, name=name, value=value, where=entry.name if entry else None)
+
+    def _drop(self, flow: Flow, lane: Lane, kind: int, length: int) -> None:
+        """DRP-1."""
+        dropped, rule = rules.DROP_EFFECT[lane.stage.filter.action_type]
+        if rule is not None:
+            self.core.violation(rule, "DROP_CONNECTION under this filter type", lane)
+        if dropped:
+            self.doom(flow, "drop")
+        else:
+            self._move(flow, lane, kind, length, rules.CONTINUE, 0)
+
+    def doom(self, flow: Flow, reason: str) -> None:
+        """The flow ends; it is taken down as soon as no classify of it runs (ABT-1)."""
+        if flow.doomed is None:
+            flow.doomed = (reason, None)
+        self.core.mark(flow)
+
+    def _wait(self, lane: Lane, length: int, packet: StreamCalloutIoPacket) -> None:
+        """NMD-1..NMD-4: the whole indication stays."""
+        if packet.count_bytes_required > self.core.options.limits.need_more_data:
+            self.core.violation(
+                "V-12", f"{packet.count_bytes_required} bytes asked for, above the limit", lane
+            )
+        lane.asked_again = lane.asked_again + 1 if 0 < packet.count_bytes_required <= length else 0
+        if lane.asked_again == ENDLESS_REQUESTS:
+            self.core.violation("V-51", "NEED_MORE_DATA again and again for bytes that are there", lane)
+        lane.mode = NEED_MORE
+        lane.remainder = 0
+        lane.limit_shown = False
+        lane.held_since = self.core.clock()
+        lane.required = rules.required_bytes(
+            self.core.options.need_more_mode, length, packet.count_bytes_required
+        )
+
+    def _defer(self, flow: Flow, lane: Lane, length: int, flags: int, packet: StreamCalloutIoPacket) -> None:
+        """DEF-2, DEF-3."""
+        lane.mode = DEFERRED
+        lane.continued = False
+        lane.remainder = 0
+        lane.limit_shown = False
+        lane.deferred_flags = flags
+        lane.held_since = self.core.clock()
+        if self.core.sinks:
+            self.core.emit("defer", flow, dir=flow.direction_name(lane.direction), held=length)
+
+    def allow(self, flow: Flow, lane: Lane) -> None:
+        """ALW-1..ALW-3: this callout is not asked any more; what it holds goes on, in both directions."""
+        stage = lane.stage
+        if any(each.pended_buffers or each.fin_pended for each in stage.lanes):
+            self.core.violation("V-18", "ALLOW_CONNECTION with something pended", lane)
+        stage.allowed = True
+        stage.refresh()
+        for each in stage.lanes:
+            if each.queue:
+                self.release_all(flow, each)
+        self.core.mark(flow)
+
+    def _enforce(
+        self, flow: Flow, lane: Lane, kind: int, length: int, out: ClassifyOut, packet: StreamCalloutIoPacket
+    ) -> None:
+        """ACT-1..ACT-12: the action type on the first n bytes."""
+        filter_action = lane.stage.filter.action_type
+        effect, rule = (
+            rules.ACTION_EFFECT[filter_action].get(out.action_type) or rules.OTHER_ACTION[filter_action]
+        )
+        if rule is not None:
+            self.core.violation(rule, f"action type {out.action_type:#x} under this filter type", lane)
+        count = packet.count_bytes_enforced
+        if not 0 <= count <= length:
+            if kind != FIN:  # ACT-9: irrelevant there
+                self.core.violation("V-8", f"{count} bytes enforced of {length}", lane)
+            count = length
+        elif count == 0:
+            count = length
+        if count < length and lane.limit_shown:
+            self.core.violation("V-13", f"{count} of {length} bytes decided at the buffer limit", lane)
+        self._move(flow, lane, kind, count, effect, out.action_type, length - count)
+
+    def _move(
+        self, flow: Flow, lane: Lane, kind: int, count: int, effect: int, answer: int, remainder: int = 0
+    ) -> None:
+        """Take the decided bytes, or the FIN, out of the queue and send them where they belong."""
+        lane.asked_again = 0
+        lane.remainder = remainder
+        if not remainder:
+            lane.limit_shown = False
+        self.classifier.note_decision(lane, kind, effect)
+        if kind == FIN:
+            self._move_fin(flow, lane, effect, answer)
+            return
+        with_fin = kind == DATA and self.core.options.fin_with_data and not remainder and lane.fin_queued
+        destination = lane.stage.next_sub_layer if effect == rules.PERMIT else lane.stage.index + 1
+        released: Run | None = None
+        while count:
+            if lane.queue[0].target > lane.stage.index:
+                self._pass_by(flow, lane, lane.pop())
+                continue
+            run = lane.pop_bytes(count)
+            count -= run.length
+            if effect == rules.BLOCK:
+                self._block(flow, lane, run)
+                continue
+            if released is not None:
+                self._release(flow, lane, released, destination, answer, False)
+            released = run
+        if released is not None:
+            self._release(flow, lane, released, destination, answer, True)
+        if with_fin and not lane.visible:
+            self._take_fin_along(flow, lane, effect, answer)
+
+    def _take_fin_along(self, flow: Flow, lane: Lane, effect: int, answer: int) -> None:
+        """`fin_with_data`: the indication carried the FIN, so its answer is the FIN's as well (IND-13)."""
+        while lane.queue and not lane.queue[0].fin:
+            self._pass_by(flow, lane, lane.pop())
+        if lane.queue:
+            lane.mark_seen(lane.queue[0])
+            self._move_fin(flow, lane, effect, answer)
+
+    def _move_fin(self, flow: Flow, lane: Lane, effect: int, answer: int) -> None:
+        """IND-14: pass the FIN on, or pend it."""
+        run = lane.pop()
+        if lane.closed:  # a FIN was injected here before (OOB-7): nothing is left to do for this one
+            self.gone(run, 0)
+            return
+        if effect == rules.BLOCK:
+            lane.fin_pended = True
+            lane.fin_pended_at = self.core.clock()
+            lane.carry += run.missed
+            self.gone(run, 0)
+            return
+        lane.closed = True
+        destination = lane.stage.next_sub_layer if effect == rules.PERMIT else lane.stage.index + 1
+        self._release(flow, lane, run, destination, answer, True)
+
+    def _release(self, flow: Flow, lane: Lane, run: Run, destination: int, answer: int, last: bool) -> None:
+        """A decided run leaves the stage."""
+        if not run.fin:
+            if lane.closed:  # OOB-7: behind an injected FIN nothing can follow
+                self._discard(flow, lane, run, "after_fin")
+                return
+            lane.count_permitted(run)
+        run.missed += lane.carry
+        lane.carry = 0
+        run.answer = answer
+        run.last = last
+        run.target = destination
+        self.deliver(flow, lane.direction, run, lane.stage.index + 1)
+
+    def _block(self, flow: Flow, lane: Lane, run: Run) -> None:
+        """ACT-12: the bytes are gone for everybody behind; ARB-11 lets them know how many."""
+        lane.count_blocked(run)
+        lane.carry += run.missed + (run.length if run.owner is None else 0)
+        if self.core.sinks:
+            self.core.emit(
+                "discard",
+                flow,
+                dir=flow.direction_name(lane.direction),
+                len=run.length,
+                reason="blocked",
+                filter=lane.stage.filter.filter_id,
+                offset=run.offset,
+            )
+        self.gone(run, run.length)
+
+    def _discard(self, flow: Flow, lane: Lane, run: Run, reason: str) -> None:
+        lane.count_discarded(run)
+        if self.core.sinks:
+            self.core.emit(
+                "discard",
+                flow,
+                dir=flow.direction_name(lane.direction),
+                len=run.length,
+                reason=reason,
+                filter=lane.stage.filter.filter_id,
+                offset=run.offset,
+            )
+        self.gone(run, run.length)
+
+    # -- transport between stages ------------------------------------------------------------------------
+
+    def deliver(self, flow: Flow, direction: int, run: Run, index: int) -> None:
+        """Put a run before the first stage at or behind `index` that must look at it, else into the output."""
+        lanes = flow.lanes[direction]
+        run.seen = False
+        while index < len(lanes):
+            lane = lanes[index]
+            kind = lane.stage.kind
+            if lane.queue or (kind == rules.CALL and run.target <= index):
+                lane.append(run)
+                if flow is self._flow and direction == self._direction and index > self._touched:
+                    self._touched = index
+                return
+            if kind == rules.REMOVE and run.target <= index:
+                self._remove(flow, lane, run)
+                return
+            self._cross(lane, run)
+            index += 1
+        self._emerge(flow, direction, run)
+
+    def _cross(self, lane: Lane, run: Run) -> None:
+        """A run passes a stage that does not look at it."""
+        stage = lane.stage
+        if stage.kind == rules.PERMIT_ALL and run.target <= stage.index:
+            if run.fin:
+                lane.closed = True
+            lane.mark_seen(run)
+            lane.count_permitted(run)
+            run.seen = False
+            run.target = stage.next_sub_layer
+            return
+        if stage.allowed and run.target <= stage.index:
+            run.target = stage.next_sub_layer  # ALW-1: permitted at this stage
+        if run.fin:
+            lane.closed = True
+        lane.count_bypass(run)
+        if stage.kind == rules.CALL and not run.seen:
+            lane.missed += run.missed + (run.length if run.owner is None else 0)  # ARB-11: permitted past it
+
+    def _pass_by(self, flow: Flow, lane: Lane, run: Run) -> None:
+        """A run that only kept its place in this queue goes on (ARB-13)."""
+        self._cross(lane, run)
+        self.deliver(flow, lane.direction, run, lane.stage.index + 1)
+
+    def _remove(self, flow: Flow, lane: Lane, run: Run) -> None:
+        """ARB-10, REG-7: a plain BLOCK filter, or a callout that is not registered, takes bytes and FIN."""
+        lane.mark_seen(run)
+        if run.fin:
+            self.gone(run, 0)
+            return
+        self.classifier.indicate_discard(flow, lane, run)
+        self._block(flow, lane, run)
+
+    def _emerge(self, flow: Flow, direction: int, run: Run) -> None:
+        """Behind the last stage: the bytes are owed to the receiver (IND-18)."""
+        output = flow.out[direction]
+        if output.fin_run is not None and not run.fin:
+            # A FIN left before (OOB-7 with a stage gone since): nothing can follow it.
+            output.discarded_o += run.length if run.owner is None else 0
+            output.discarded_i += 0 if run.owner is None else run.length
+            self.gone(run, run.length)
+            return
+        output.append(run)
+        if run.flags & rules.FLUSH_FLAG[direction]:
+            output.push = True
+        self.core.touch(flow)
+
+    def release_all(self, flow: Flow, lane: Lane) -> None:
+        """The stage is asked no more: what it holds or has queued goes on as permitted (NMD-15, ALW-3, UNR-6)."""
+        stage = lane.stage
+        lane.mode = IDLE
+        lane.remainder = 0
+        lane.continued = lane.limit_shown = False
+        lane.required = 0
+        pending = [lane.pop() for _ in range(len(lane.queue))]
+        for run in pending:
+            if run.target > stage.index:
+                self._pass_by(flow, lane, run)
+            elif stage.kind == rules.REMOVE:
+                self._remove(flow, lane, run)
+            elif run.fin:
+                lane.closed = True
+                self._go_on(flow, lane, run)
+            elif run.seen:
+                lane.count_permitted(run)
+                self._go_on(flow, lane, run)
+            else:
+                run.missed += lane.carry
+                lane.carry = 0
+                self._pass_by(flow, lane, run)
+
+    def _go_on(self, flow: Flow, lane: Lane, run: Run) -> None:
+        stage = lane.stage
+        run.missed += lane.carry
+        lane.carry = 0
+        permits = stage.allowed or stage.kind == rules.PERMIT_ALL
+        run.target = stage.next_sub_layer if permits else stage.index + 1
+        self.deliver(flow, lane.direction, run, lane.stage.index + 1)
+
+    # -- bytes that leave ----------------------------------------------------------------------------------
+
+    def gone(self, run: Run, count: int) -> None:
+        """`count` bytes of a run (or its FIN) left the pipeline: their injection may be complete (CMP-4)."""
+        owner = run.owner
+        if owner is None:
+            return
+        owner.remaining -= 1 if run.fin else count
+        if owner.remaining <= 0 and not owner.done:
+            owner.done = True
+            self.complete_ready(owner.lane)
+
+    def complete_ready(self, lane: Lane) -> None:
+        """CMP-6: completions of a stage and direction become due first in, first out."""
+        outstanding = lane.outstanding
+        while outstanding and outstanding[0].done:
+            self.core.due.append(outstanding.popleft())
+        if not self.core.running:
+            self.core.request_turn()  # CMP-17
+
+    def discard_queues(self, flow: Flow) -> None:
+        """IND-18, DRP-2: everything held or queued, in both directions."""
+        for lanes in flow.lanes:
+            for lane in lanes:
+                while lane.queue:
+                    run = lane.pop()
+                    if run.fin:
+                        continue
+                    if run.target > lane.stage.index:
+                        run.seen = False
+                    lane.count_discarded(run)
+                    if self.core.sinks:
+                        self.core.emit(
+                            "discard",
+                            flow,
+                            dir=flow.direction_name(lane.direction),
+                            len=run.length,
+                            reason=flow.end_reason,
+                            filter=lane.stage.filter.filter_id,
+                            offset=run.offset,
+                        )
+                lane.mode = IDLE
+                lane.remainder = 0
+
+    def is_live(self, flow: Flow) -> bool:
+        """Data may still move on this flow."""
+        return flow.phase == LIVE and flow.doomed is None

@@ -1,0 +1,544 @@
+"""Out-of-band work as a coroutine: one worker per flow and direction, stepped by the engine.
+
+Owns `OutOfBandCallout`, `Worker` and the host that answers what a worker awaits. The awaitables are our own
+(architecture, out-of-band workers): no event loop is needed, so live, in memory and in replay a worker takes
+the same steps in the same order (due time, flow, direction, creation). Only `Worker.call` leaves the engine.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from wfpstream.fwp import ActionType, NtStatus
+
+from . import _stream_state as rules
+from ._callout import Callout
+from ._constants import LayerId, StreamFlags
+from ._flow import LIVE
+from ._net_buffer import NetBufferList, chain_of
+from ._ownership import CALLER, BufferRecord
+
+if TYPE_CHECKING:
+    from ._core import Core, Timer
+    from ._flow import Flow
+    from ._ownership import Ownership
+
+_EXPEDITED = int(StreamFlags.RECEIVE_EXPEDITED | StreamFlags.SEND_EXPEDITED)
+_DISCONNECT = int(StreamFlags.RECEIVE_DISCONNECT | StreamFlags.SEND_DISCONNECT)
+_ABORT = int(StreamFlags.RECEIVE_ABORT | StreamFlags.SEND_ABORT)
+_RECEIVE = int(StreamFlags.RECEIVE)
+
+
+class FlowEnded(Exception):
+    """Raised inside a worker when its flow is gone: let it out, the worker then ends quietly."""
+
+
+class Pended:
+    """One item a worker gets.
+
+    Attributes:
+        kind: "data", "end" (the FIN, pended), "abort" (reset or flow end), "drain" (release what you keep).
+        data: the bytes; empty for the other kinds.
+        offset: place of the first byte in the original stream, bytes.
+    """
+
+    __slots__ = ("_host", "_nbl", "data", "kind", "offset")
+
+    def __init__(
+        self, kind: str, data: bytes, offset: int, nbl: NetBufferList | None, host: WorkerHost
+    ) -> None:
+        self.kind = kind
+        self.data = data
+        self.offset = offset
+        self._nbl = nbl
+        self._host = host
+
+    def release(self) -> None:
+        """Give the clone back; harmless when that was done before."""
+        nbl, self._nbl = self._nbl, None
+        for each in chain_of(nbl):
+            if isinstance(each._record, BufferRecord) and each._record.state == CALLER:
+                self._host.ownership.free(each, "clone")
+
+    def _take(self) -> None:
+        for each in chain_of(self._nbl):
+            if isinstance(each._record, BufferRecord):
+                self._host.ownership.take(each._record)
+
+    def __repr__(self) -> str:
+        return f"<Pended {self.kind} {len(self.data)} bytes at {self.offset}>"
+
+
+class InjectedHandle:
+    """What `Worker.inject` returns; `await worker.completed(handle)` waits for its completion."""
+
+    __slots__ = ("_worker", "left", "status")
+
+    def __init__(self, left: int, worker: Worker) -> None:
+        self.left = left
+        self.status = NtStatus.STATUS_SUCCESS
+        self._worker = worker
+
+
+class _Request:
+    """What a worker awaits. `ready` is asked at every step; `value` becomes the result."""
+
+    __slots__ = ("ready", "value")
+
+    def __init__(self, ready: Callable[[], bool], value: Callable[[], Any]) -> None:
+        self.ready = ready
+        self.value = value
+
+    def __await__(self) -> Generator[_Request, None, Any]:
+        if not self.ready():
+            yield self
+        return self.value()
+
+
+class Worker:
+    """Base class of out-of-band work on one direction of one flow.
+
+    Override `run` and await nothing but `next`, `inject`, `inject_fin`, `sleep`, `completed` and `call`. When
+    `run` returns, what is left and what still comes is passed on unchanged, the FIN too.
+
+    Attributes:
+        callout: the callout this worker belongs to.
+        flow_handle: FLOW_HANDLE of the flow (UINT64).
+        inbound: True on the RECEIVE direction.
+        layer_id: the stream layer of the flow.
+        draining: release everything as soon as you can; `sleep` returns at once (MGMT-16).
+    """
+
+    def __init__(self, host: WorkerHost, callout: OutOfBandCallout, flow: Flow, direction: int) -> None:
+        self.callout = callout
+        self.flow_handle = flow.id
+        self.inbound = direction == rules.RECEIVE
+        self.layer_id = flow.layer_id
+        self.draining = False
+        self._host = host
+        self._flow = flow
+        self._direction = direction
+        self._inbox: deque[Pended] = deque()
+        self._taken: list[Pended] = []
+        self._request: _Request | None = None
+        self._coroutine: Coroutine[Any, Any, None] | None = None
+        self._timer: Timer | None = None
+        self._drain_told = False
+        self._passing = False
+        self._fin_injected = False
+        self._rank = 0
+
+    async def run(self) -> None:
+        """The work. The default passes everything on."""
+        while True:
+            item = await self.next()
+            if item.kind == "data":
+                await self.inject(item)
+            elif item.kind == "end":
+                await self.inject_fin()
+                return
+            elif item.kind == "abort":
+                return
+
+    @property
+    def direction_flag(self) -> int:
+        """SEND or RECEIVE, for calls of your own."""
+        return rules.DIRECTION_FLAG[self._direction]
+
+    @property
+    def direction_name(self) -> str:
+        """ "to_client" or "to_upstream"."""
+        return self._flow.direction_name(self._direction)
+
+    def now(self) -> float:
+        """The engine's clock, seconds."""
+        return self._host.core.clock()
+
+    # -- awaitables ------------------------------------------------------------------------------------
+
+    async def next(self) -> Pended:
+        """The next pended item. It is counted as taken until released or until the next `inject`."""
+        item: Pended = await _Request(self._has_next, self._take_next)
+        return item
+
+    def _has_next(self) -> bool:
+        return bool(self._inbox) or (self.draining and not self._drain_told)
+
+    def _take_next(self) -> Pended:
+        if not self._inbox:
+            self._drain_told = True
+            return Pended("drain", b"", 0, None, self._host)
+        item = self._inbox.popleft()
+        item._take()
+        if item._nbl is not None:
+            self._taken.append(item)
+        return item
+
+    async def inject(self, data: bytes | Pended, flags: int = 0) -> InjectedHandle:
+        """Inject bytes, or an item as it came, at the tail of this direction.
+
+        Everything taken before is released: this output stands for it. Returns when the direction's pending
+        injections are below their mark (limit `injected`). Raises FlowEnded when the flow is gone.
+        """
+        handle = self._inject_now(data, flags)
+        await _Request(self._below_mark, lambda: None)
+        return handle
+
+    def _inject_now(self, data: bytes | Pended, flags: int) -> InjectedHandle:
+        """The call itself; the clone of an item goes out as it is."""
+        if isinstance(data, Pended) and data._nbl is not None and data.data:
+            nbl, data._nbl = data._nbl, None
+            handle = self._inject_chain(nbl, len(data.data), flags)
+        else:
+            content = data.data if isinstance(data, Pended) else bytes(data)
+            handle = self._inject_bytes(content, flags)
+        self._release_taken()
+        return handle
+
+    def _inject_bytes(self, content: bytes, flags: int) -> InjectedHandle:
+        if not content:
+            return InjectedHandle(0, self)
+        _, nbl = self._host.ownership.allocate(content, 0, len(content))
+        assert nbl is not None
+        return self._inject_chain(nbl, len(content), flags)
+
+    def _inject_chain(self, nbl: NetBufferList, length: int, flags: int) -> InjectedHandle:
+        handle = InjectedHandle(sum(1 for _ in chain_of(nbl)), self)
+        status = self.callout.fwps.stream_inject_async(
+            self.callout.injection_handle,
+            None,
+            0,
+            self.flow_handle,
+            self.callout.callout_id(self.layer_id),
+            self.layer_id,
+            self.direction_flag | flags,
+            nbl,
+            length,
+            self._host.completed,
+            handle,
+        )
+        if status.ok:
+            return handle
+        self._host.free_chain(nbl)
+        self._release_taken()
+        raise FlowEnded(status.name)
+
+    async def inject_fin(self) -> None:
+        """Inject the FIN this worker's direction ends with (OOB-6). Raises FlowEnded when the flow is gone."""
+        self._inject_fin_now()
+
+    def _inject_fin_now(self) -> None:
+        self._release_taken()
+        if self._fin_injected:
+            return
+        self._fin_injected = True
+        status = self.callout.inject_fin(self.flow_handle, self.layer_id, self.direction_flag)
+        if not status.ok and status != NtStatus.STATUS_CONNECTION_DISCONNECTED:
+            raise FlowEnded(status.name)
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait on the engine's clock; returns early when the worker must drain or its flow ends."""
+        due = self.now() + seconds
+        self._timer = self._host.core.at(due, lambda: self._host.step(self))
+        await _Request(lambda: self._slept(due), lambda: None)
+        self._timer.cancel()
+        self._timer = None
+
+    def _slept(self, due: float) -> bool:
+        return self.draining or self.now() >= due or self._flow.phase != LIVE
+
+    async def completed(self, handle: InjectedHandle) -> NtStatus:
+        """Wait until an injection completed; its status."""
+        await _Request(lambda: handle.left == 0, lambda: None)
+        return handle.status
+
+    async def call(self, async_fn: Callable[..., Awaitable[Any]], *args: Any) -> Any:
+        """Run a real async function: the door to the driver's event loop.
+
+        Live it runs as a task of the driver; in memory and replay its answer must have been given before.
+        """
+        answer = self._host.start_call(self, async_fn, args)
+        return await _Request(lambda: answer.done, answer.result)
+
+    def _below_mark(self) -> bool:
+        return (
+            self._flow.phase != LIVE or self._flow.injected[self._direction] * 2 < self._host.injected_limit
+        )
+
+    def _release_taken(self) -> None:
+        taken, self._taken = self._taken, []
+        for item in taken:
+            item.release()
+
+
+class Answer:
+    """The result of a `Worker.call`, when it has come."""
+
+    __slots__ = ("done", "error", "value")
+
+    def __init__(self) -> None:
+        self.done = False
+        self.value: Any = None
+        self.error: BaseException | None = None
+
+    def result(self) -> Any:
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+
+class OutOfBandCallout(Callout):
+    """A callout that clones and blocks, and leaves the work to `worker_class` (section 13).
+
+    Every data and FIN indication of a direction it `wants` is cloned and blocked; urgent bytes are permitted.
+    """
+
+    worker_class: ClassVar[type[Worker]] = Worker
+
+    def wants(self, flow_handle: int, inbound: bool) -> bool:
+        """Does this callout work on that direction of that flow? Asked once per flow and direction."""
+        return True
+
+    def make_worker(self, host: WorkerHost, flow: Flow, direction: int) -> Worker:
+        """The worker of one flow and direction."""
+        return self.worker_class(host, self, flow, direction)
+
+    def drain(self) -> None:
+        """MGMT-16: every worker releases what it has and becomes transparent."""
+        self.fwps.workers.drain(self)
+
+    def classify_fn(
+        self,
+        in_fixed_values: Any,
+        in_meta_values: Any,
+        layer_data: Any,
+        classify_context: Any,
+        filter: Any,
+        flow_context: int,
+        classify_out: Any,
+    ) -> None:
+        """Clone, block, hand to the worker."""
+        self.fwps.workers.classify(self, in_meta_values.flow_handle, layer_data, filter, classify_out)
+
+
+class WorkerHost:
+    """Answers what workers await; one per engine."""
+
+    def __init__(self, core: Core, ownership: Ownership) -> None:
+        self.core = core
+        self.ownership = ownership
+        self.injected_limit = core.options.limits.injected
+        self.spawn_call: (
+            Callable[[Any, tuple[Any, ...], Callable[[Any, BaseException | None], None]], None] | None
+        )
+        self.spawn_call = None
+        self._ready: dict[Worker, None] = {}
+        self._all: dict[Worker, None] = {}
+        self._unwanted: set[tuple[int, int, int]] = set()
+        self._rank = 0
+
+    # -- classify --------------------------------------------------------------------------------------
+
+    def classify(self, callout: OutOfBandCallout, flow_id: int, packet: Any, filter: Any, out: Any) -> None:
+        flow = self.core.flows[flow_id]
+        data = packet.stream_data
+        direction = 1 if data.flags & _RECEIVE else 0
+        worker = self._worker(callout, flow, direction)
+        if worker is None or data.flags & _EXPEDITED:
+            passing = ActionType.PERMIT if filter.action_type == rules.TERMINATING else ActionType.CONTINUE
+            out.action_type = int(passing)
+            return
+        out.action_type = rules.PLAIN_BLOCK
+        if data.flags & _ABORT:
+            return  # the host hears of the end by itself (end_flow)
+        if worker._passing and worker.draining and self._all_passing(callout, flow):
+            packet.stream_action = rules.ALLOW_CONNECTION
+            out.action_type = int(ActionType.NONE)
+            return
+        _, chain = self.ownership.clone_stream_data(data, 0)
+        kind = "end" if data.flags & _DISCONNECT else "data"
+        item = Pended(kind, data.tobytes(), flow.read[direction] - data.data_length, chain, self)
+        if worker._passing:
+            self._pass(worker, item)
+        else:
+            worker._inbox.append(item)
+            self.wake(worker)
+
+    def _worker(self, callout: OutOfBandCallout, flow: Flow, direction: int) -> Worker | None:
+        key = (id(callout), direction)
+        worker = flow.workers.get(key)
+        if worker is not None or (flow.id, *key) in self._unwanted:
+            return worker
+        if not callout.wants(flow.id, direction == rules.RECEIVE):
+            self._unwanted.add((flow.id, *key))
+            return None
+        worker = callout.make_worker(self, flow, direction)
+        self._rank += 1
+        worker._rank = self._rank
+        worker._coroutine = worker.run()
+        flow.workers[key] = worker
+        self._all[worker] = None
+        self.wake(worker)
+        return worker
+
+    def _all_passing(self, callout: OutOfBandCallout, flow: Flow) -> bool:
+        stage = flow.stage_of(callout.callout_id(flow.layer_id))
+        clean = stage is None or not any(lane.pended_buffers or lane.fin_pended for lane in stage.lanes)
+        return clean and all(
+            w._passing and not w._inbox for (owner, _), w in flow.workers.items() if owner == id(callout)
+        )
+
+    # -- stepping --------------------------------------------------------------------------------------
+
+    def wake(self, worker: Worker) -> None:
+        """Step this worker in the next turn."""
+        self._ready[worker] = None
+        self.core.request_turn()
+
+    def run_ready(self) -> bool:
+        """Step every worker that may go on, in order of (flow, direction, creation). False: there was none."""
+        if not self._ready:
+            return False
+        ready, self._ready = self._ready, {}
+        for worker in sorted(ready, key=lambda w: (w.flow_handle, w._direction, w._rank)):
+            self.step(worker)
+        return True
+
+    def step(self, worker: Worker) -> None:
+        """Let a worker run to its next unanswered await."""
+        coroutine = worker._coroutine
+        if coroutine is None or (worker._request is not None and not worker._request.ready()):
+            return
+        try:
+            worker._request = coroutine.send(None)
+            if not isinstance(worker._request, _Request):
+                raise TypeError("a worker may await only what its base class offers; use self.call(...)")
+        except StopIteration:
+            self._finished(worker)
+        except FlowEnded:
+            self._finished(worker)
+        except Exception as error:
+            self._failed(worker, error)
+
+    def _finished(self, worker: Worker) -> None:
+        """`run` returned: pass on what is left, and what comes."""
+        worker._coroutine = None
+        worker._request = None
+        worker._passing = True
+        left = list(worker._inbox)
+        worker._inbox.clear()
+        if worker._flow.phase != LIVE or worker._flow.doomed is not None:
+            self._let_go(worker, left)
+            return
+        worker._release_taken()
+        for item in left:
+            self._pass(worker, item)
+
+    def _pass(self, worker: Worker, item: Pended) -> None:
+        try:
+            if item.kind == "data":
+                worker._inject_now(item, 0)
+            else:
+                item.release()
+                worker._inject_fin_now()
+        except FlowEnded:
+            item.release()
+
+    def _failed(self, worker: Worker, error: Exception) -> None:
+        """ACT-14 for out-of-band work: V-40, then `on_callout_error`."""
+        flow = worker._flow
+        stage = flow.stage_of(worker.callout.callout_id(flow.layer_id))
+        lane = stage.lanes[worker._direction] if stage is not None else None
+        self.core.violation("V-40", f"{type(error).__name__} out of a worker: {error}", lane, flow)
+        if worker._coroutine is not None:
+            worker._coroutine.close()
+        policy = self.core.options.policy.on_callout_error
+        self.core.count(f"policy.on_callout_error.{policy}")
+        if self.core.sinks:
+            self.core.emit("policy", flow, name="on_callout_error", value=policy, where=worker.callout.name)
+        if policy == rules.POLICY_DROP and flow.phase == LIVE:
+            worker._coroutine = None
+            if flow.doomed is None:
+                flow.doomed = ("drop", None)
+            self.core.mark(flow)
+            self.core.request_turn()
+            return
+        left, worker._taken = worker._taken, []
+        worker._inbox.extendleft(reversed(left))
+        self._finished(worker)
+
+    def _let_go(self, worker: Worker, left: list[Pended]) -> None:
+        for item in left:
+            item.release()
+        worker._release_taken()
+
+    # -- answers ---------------------------------------------------------------------------------------
+
+    def completed(self, handle: InjectedHandle, nbl: NetBufferList, dispatch_level: bool) -> None:
+        """completionFn of every injection of a worker (CMP-8)."""
+        handle.left -= 1
+        handle.status = NtStatus(nbl.status)
+        record = nbl._record
+        self.ownership.free(nbl, record.kind if isinstance(record, BufferRecord) else "allocated")
+        worker = handle._worker
+        if worker._request is not None and worker._request.ready():
+            self.wake(worker)
+
+    def free_chain(self, nbl: NetBufferList) -> None:
+        for each in chain_of(nbl):
+            record = each._record
+            if isinstance(record, BufferRecord) and record.state == CALLER:
+                self.ownership.free(each, record.kind)
+
+    def start_call(
+        self, worker: Worker, async_fn: Callable[..., Awaitable[Any]], args: tuple[Any, ...]
+    ) -> Answer:
+        answer = Answer()
+        if self.spawn_call is None:
+            raise RuntimeError("this driver cannot run async functions")
+
+        def deliver(value: Any, error: BaseException | None) -> None:
+            answer.value, answer.error, answer.done = value, error, True
+            self.wake(worker)
+
+        self.spawn_call(async_fn, args, deliver)
+        return answer
+
+    # -- ends ------------------------------------------------------------------------------------------
+
+    def end_flow(self, flow: Flow) -> None:
+        """The flow is over: each worker gets an abort item, once, and is closed when it does not end by itself."""
+        for worker in list(flow.workers.values()):
+            self._ready.pop(worker, None)
+            self._all.pop(worker, None)
+            self._let_go(worker, list(worker._inbox))
+            worker._inbox.clear()
+            coroutine = worker._coroutine
+            if coroutine is not None:
+                worker._inbox.append(Pended("abort", b"", 0, None, self))
+                self.step(worker)
+                coroutine.close()
+            worker._coroutine = None
+            worker._release_taken()
+        flow.workers.clear()
+        self._unwanted = {key for key in self._unwanted if key[0] != flow.id}
+
+    def drain(self, callout: OutOfBandCallout) -> None:
+        for worker in list(self._all):
+            if worker.callout is callout:
+                worker.draining = True
+                self.wake(worker)
+
+
+__all__ = [
+    "Answer",
+    "FlowEnded",
+    "InjectedHandle",
+    "LayerId",
+    "OutOfBandCallout",
+    "Pended",
+    "Worker",
+    "WorkerHost",
+]

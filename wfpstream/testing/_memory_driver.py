@@ -1,0 +1,467 @@
+"""The memory driver: an engine with two scripted peers, virtual time, and no event loop.
+
+Owns the peers' windows and outboxes, the virtual clock and the order in which things happen. It must not know
+pytest, sockets or trio; drivers of other worlds do with real ones what this does with lists.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from wfpstream.engine import (
+    ABORT_FLUSH,
+    ABORT_NONE,
+    ABORT_NOW,
+    YES,
+    AddedCallout,
+    Endpoints,
+    EngineOptions,
+    FilterEngine,
+    Flow,
+)
+from wfpstream.fwps import Callout, DirectionLedger, RunTime
+
+SEND, RECEIVE = 0, 1
+LEGS = {"local": 0, "remote": 1}
+MAX_TURNS = 100_000
+
+
+class Peer:
+    """One end of the connection as it sees it: what arrived, and how much more it takes.
+
+    Attributes:
+        data: bytes that arrived.
+        fin: a FIN arrived behind them.
+        reset: the connection was reset under it.
+        window: None for unbounded, else how many more bytes it takes before the sender must wait.
+        urgent: (offset in `data`, byte) of every urgent byte that arrived.
+    """
+
+    def __init__(self, ends: FlowEnds, incoming: int) -> None:
+        self.data = bytearray()
+        self.fin = False
+        self.reset = False
+        self.urgent: list[tuple[int, bytes]] = []
+        self._window: int | None = None
+        self._ends = ends
+        self._incoming = incoming
+        self._read = 0
+
+    @property
+    def window(self) -> int | None:
+        """How many more bytes this peer takes now."""
+        return self._window
+
+    @window.setter
+    def window(self, size: int | None) -> None:
+        self._window = size
+        self._ends.serve()
+
+    def read(self, count: int | None = None) -> bytes:
+        """Take up to `count` bytes that arrived and were not read yet; opens the window by as much."""
+        end = len(self.data) if count is None else min(len(self.data), self._read + count)
+        taken = bytes(self.data[self._read : end])
+        self._read = end
+        if self._window is not None:
+            self.window = self._window + len(taken)
+        return taken
+
+    def take(self, pieces: list[memoryview], urgent: bool) -> int:
+        """The driver writes: as much as the window allows."""
+        if self.reset:
+            return 0
+        taken = 0
+        for piece in pieces:
+            room = len(piece) if self._window is None else min(len(piece), self._window)
+            if urgent and room:
+                self.urgent.append((len(self.data), bytes(piece[:room])))
+            self.data += piece[:room]
+            taken += room
+            if self._window is not None:
+                self._window -= room
+            if room < len(piece):
+                break
+        return taken
+
+
+class FlowEnds:
+    """A flow in memory: both peers, and what they have not been able to send yet."""
+
+    def __init__(self, driver: MemoryDriver, flow: Flow, one_piece: bool) -> None:
+        self.flow = flow
+        self.local = Peer(self, RECEIVE)
+        self.remote = Peer(self, SEND)
+        self._driver = driver
+        self._outbox: tuple[deque[tuple[str, bytes]], deque[tuple[str, bytes]]] = (deque(), deque())
+        self._resets: list[str] = []
+        self._serving = False
+        self._gone = False
+        self._buffer = bytearray()
+        self.flushing_until: float | None = None
+
+    # -- what tests say --------------------------------------------------------------------------------
+
+    def send(self, data: bytes, urgent: bool = False, fin: bool = False) -> None:
+        """The local host sends `data` (SEND); `fin` sends a FIN in the same read."""
+        self._put(SEND, data, urgent, fin)
+
+    def receive(self, data: bytes, urgent: bool = False, fin: bool = False) -> None:
+        """The remote host sends `data` (RECEIVE)."""
+        self._put(RECEIVE, data, urgent, fin)
+
+    def send_fin(self) -> None:
+        """The local host half-closes."""
+        self._put_item(SEND, ("fin", b""))
+
+    def receive_fin(self) -> None:
+        """The remote host half-closes."""
+        self._put_item(RECEIVE, ("fin", b""))
+
+    def reset(self, who: str) -> None:
+        """`who` ("local" or "remote") resets its connection."""
+        leg = LEGS[who]
+        (self.local, self.remote)[leg].reset = True
+        self._drain_outbox_before_reset(leg)
+        self.flow.reset(leg, f"reset by {who}")
+        self._driver.settle()
+        self.serve()
+
+    # -- what tests ask --------------------------------------------------------------------------------
+
+    @property
+    def id(self) -> int:
+        """FLOW_HANDLE."""
+        return self.flow.id
+
+    @property
+    def ended(self) -> bool:
+        """Every callback of the flow is over."""
+        return self.flow.ended
+
+    def ledger(self, direction: int) -> DirectionLedger:
+        """The byte ledger of a direction."""
+        return self.flow.ledger(direction)
+
+    def may_read(self, direction: int) -> int:
+        """The engine's level for that direction."""
+        return self.flow.may_read(direction)
+
+    def pending_input(self, direction: int) -> int:
+        """Bytes the sender could not get rid of, because the direction is not read."""
+        return sum(len(data) for kind, data in self._outbox[direction] if kind != "fin")
+
+    # -- the driver's cycle ----------------------------------------------------------------------------
+
+    def _put(self, direction: int, data: bytes, urgent: bool, fin: bool) -> None:
+        kind = "urgent" if urgent else "data+fin" if fin else "data"
+        self._put_item(direction, (kind, bytes(data)))
+
+    def _put_item(self, direction: int, item: tuple[str, bytes]) -> None:
+        self._outbox[direction].append(item)
+        self.serve()
+        self._driver.settle()
+
+    def serve(self) -> None:
+        """Feed what may be read, write what is owed, until nothing moves."""
+        if self._serving:
+            return
+        self._serving = True
+        try:
+            moved = True
+            while moved:
+                moved = self._write(SEND) | self._write(RECEIVE)
+                self._obey_abort()
+                for direction in (SEND, RECEIVE):
+                    moved |= self._feed(direction)
+        finally:
+            self._serving = False
+
+    def _feed(self, direction: int) -> bool:
+        """One input, if the direction may be read: every input has the receive buffer to itself."""
+        outbox = self._outbox[direction]
+        if not outbox or self.flow.may_read(direction) != YES:
+            return False
+        kind, data = outbox.popleft()
+        if kind == "fin":
+            self.flow.received_fin(direction)
+        else:
+            self._buffer = bytearray(data)
+            self.flow.received(direction, self._buffer, urgent=kind == "urgent", fin=kind == "data+fin")
+            self._write(SEND)
+            self._write(RECEIVE)
+            self._driver.engine.settle_output(self.flow)
+            self._buffer[:] = b"\xee" * len(self._buffer)  # the next read overwrites it
+        return True
+
+    def _drain_outbox_before_reset(self, leg: int) -> None:
+        """IND-27: a leg paused by back-pressure is read to its end first; deferred, it is discarded and counted."""
+        outbox = self._outbox[leg]
+        deferred = bool(leg) and self.flow.is_deferred()
+        while outbox:
+            kind, data = outbox.popleft()
+            if kind == "fin":
+                continue
+            if deferred:
+                self.flow.unread(leg, len(data))
+            else:
+                self.flow.received(leg, data, urgent=kind == "urgent")
+                self._driver.engine.settle_output(self.flow)
+
+    def _write(self, direction: int) -> bool:
+        """Write one direction's output to its receiver as far as the window goes."""
+        output = self.flow.output(direction)
+        peer = self.remote if direction == SEND else self.local
+        moved = False
+        while output.length and not peer.reset:
+            pieces, urgent = output.batch()
+            taken = peer.take(pieces, urgent)
+            if not taken:
+                break
+            moved = True
+            self.flow.sent(direction, taken)
+        if output.fin and not output.length and not peer.reset:
+            peer.fin = True
+            self.flow.fin_sent(direction)
+            moved = True
+        return moved
+
+    def _obey_abort(self) -> None:
+        abort = self.flow.abort
+        if abort == ABORT_NONE:
+            if self.flow.ended and not self._gone:
+                self._let_go()
+            return
+        if abort == ABORT_FLUSH and not self._flushed():
+            return
+        if abort in (ABORT_NOW, ABORT_FLUSH):
+            self.local.reset = self.remote.reset = True
+            self._let_go()
+
+    def _flushed(self) -> bool:
+        """IND-18: owed bytes first, at most for `timeouts.reset_flush`."""
+        if not (self.flow.output(SEND).length or self.flow.output(RECEIVE).length):
+            return True
+        driver = self._driver
+        if self.flushing_until is None:
+            self.flushing_until = driver.now + driver.engine.options.timeouts.reset_flush
+            driver.at(self.flushing_until, self.serve)
+        return driver.now >= self.flushing_until
+
+    def _let_go(self) -> None:
+        if not self._gone and self.flow.ended:
+            self._gone = True
+            self.flow.gone()
+
+
+class EventList(list[dict[str, Any]]):
+    """A sink that keeps every event."""
+
+    wants_data = "full"
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        self.append(event)
+
+
+class MemoryDriver:
+    """Runs an engine in memory.
+
+    Args:
+        options: engine options; the default verifies (`warn`) under virtual time.
+        local: which side is the local host of flows made by `connect`.
+    """
+
+    def __init__(
+        self, options: EngineOptions | None = None, local: str = "client", engine: FilterEngine | None = None
+    ):
+        if options is None:
+            options = EngineOptions()
+            options.verify.level = "warn"
+        options.verify.virtual_time = True
+        self.now = 0.0
+        self.local = local
+        self.events = EventList()
+        self.engine = engine or FilterEngine(lambda: self.now, options)
+        self.engine.add_sink(self.events)
+        self.engine.on_pending = self._note_pending
+        self.engine.run_soon = self._run_soon
+        self.engine.spawn_call = self._answer_call
+        self.flows: list[FlowEnds] = []
+        self._by_id: dict[int, FlowEnds] = {}
+        self._soon: deque[Callable[[], None]] = deque()
+        self._answers: dict[Any, Any] = {}
+        self._alarms: list[tuple[float, int, Callable[[], None]]] = []
+        self._settling = False
+        self._next_port = 40000
+
+    # -- short cuts ------------------------------------------------------------------------------------
+
+    @property
+    def fwps(self) -> RunTime:
+        """The run time."""
+        return self.engine.fwps
+
+    @property
+    def session(self) -> Any:
+        """A management session."""
+        return self.engine.session
+
+    @property
+    def violations(self) -> list[str]:
+        """Rule ids of the violations reported so far, in order."""
+        return [event["rule"] for event in self.events if event["event"] == "violation"]
+
+    def add(self, callout: Callout, **filter_options: Any) -> AddedCallout:
+        """Register a callout in a sublayer of its own, lighter than those added before."""
+        added = self.engine.add_callout(callout, **filter_options)
+        self.settle()
+        return added
+
+    def answer(self, async_fn: Any, value: Any) -> None:
+        """Give the answer that a worker's `call(async_fn, ...)` gets; a callable is asked with the arguments."""
+        self._answers[async_fn] = value
+
+    # -- connections -----------------------------------------------------------------------------------
+
+    def connect(
+        self,
+        client: tuple[str, int] | None = None,
+        server: tuple[str, int] = ("10.0.0.2", 80),
+        listener: str = "",
+        local: str | None = None,
+        **endpoint_options: Any,
+    ) -> FlowEnds | None:
+        """Open a connection. None when it was blocked; a pended one is waited for."""
+        endpoints = Endpoints(
+            client=client or ("10.0.0.1", self._port()),
+            destination=server,
+            listener=listener,
+            local=local or self.local,
+            **endpoint_options,
+        )
+        attempt = self.engine.connection_requested(endpoints)
+        self.settle()
+        if attempt.verdict != "permit":
+            return None
+        return self.establish(attempt, endpoints)
+
+    def establish(self, attempt: Any, endpoints: Endpoints) -> FlowEnds | None:
+        """The upstream of a permitted attempt is connected."""
+        flow = self.engine.flow_established(attempt, endpoints)
+        if flow is None:
+            return None
+        ends = FlowEnds(self, flow, True)
+        self.flows.append(ends)
+        self._by_id[flow.id] = ends
+        self.settle()
+        ends.serve()
+        return ends
+
+    def _port(self) -> int:
+        self._next_port += 1
+        return self._next_port - 1
+
+    # -- time and turns --------------------------------------------------------------------------------
+
+    def at(self, when: float, fn: Callable[[], None]) -> None:
+        """Call `fn` when virtual time reaches `when`."""
+        self._alarms.append((when, len(self._alarms), fn))
+
+    def settle(self) -> None:
+        """Give the engine turns until nothing is pending at the present instant."""
+        if self._settling:
+            return
+        self._settling = True
+        try:
+            for _ in range(MAX_TURNS):
+                while self._soon:
+                    self._soon.popleft()()
+                deadline = self.engine.next_deadline
+                due = deadline is not None and deadline <= self.now
+                if not self.engine.has_pending and not due:
+                    return
+                for flow in self.engine.turn():
+                    self._serve(flow)
+            raise AssertionError(f"the engine did not come to rest within {MAX_TURNS} turns")
+        finally:
+            self._settling = False
+
+    def _serve(self, flow: Flow) -> None:
+        ends = self._by_id.get(flow.id)
+        if ends is not None:
+            ends.serve()
+
+    def advance(self, seconds: float) -> None:
+        """Let virtual time pass; timers, workers and alarms run in order of their instants."""
+        end = self.now + seconds
+        self.settle()
+        while True:
+            instant = self._next_instant()
+            if instant is None or instant > end:
+                break
+            self.now = max(self.now, instant)
+            self._run_alarms()
+            self.settle()
+        self.now = end
+        self.settle()
+
+    def _next_instant(self) -> float | None:
+        instants = [when for when, _, _ in self._alarms]
+        deadline = self.engine.next_deadline
+        if deadline is not None:
+            instants.append(deadline)
+        return min(instants, default=None)
+
+    def _run_alarms(self) -> None:
+        due = sorted(a for a in self._alarms if a[0] <= self.now)
+        self._alarms = [a for a in self._alarms if a[0] > self.now]
+        for _, _, fn in due:
+            fn()
+
+    def run_until(self, predicate: Callable[[], bool], limit: float = 3600.0) -> None:
+        """Let time pass from instant to instant until `predicate()`; AssertionError after `limit` seconds."""
+        end = self.now + limit
+        self.settle()
+        while not predicate():
+            instant = self._next_instant()
+            if instant is None or instant > end:
+                raise AssertionError("nothing left to wait for")
+            self.advance(max(0.0, instant - self.now))
+
+    def _note_pending(self) -> None:
+        """The engine asks for a turn: `settle` sees `has_pending`."""
+
+    def _run_soon(self, fn: Callable[[], None]) -> None:
+        self._soon.append(fn)
+
+    def _answer_call(self, async_fn: Any, args: tuple[Any, ...], deliver: Any) -> None:
+        if async_fn not in self._answers:
+            error = RuntimeError(f"no answer was given for {async_fn!r}; use MemoryDriver.answer")
+            self._soon.append(lambda: deliver(None, error))
+            return
+        value = self._answers[async_fn]
+        if inspect.isfunction(value):
+            value = value(*args)
+        self._soon.append(lambda: deliver(value, None))
+
+    # -- the end ---------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Stop the engine: flows are aborted, leaks reported; AssertionError when a ledger does not close."""
+        self.engine.stop()
+        self.settle()
+        for ends in self.flows:
+            ends.serve()
+            ends.flow.gone("stop")
+        faults = [e["text"] for e in self.events if e["event"] == "ledger_fault"]
+        if faults:
+            raise AssertionError("the byte ledger does not close: " + "; ".join(faults))
+
+    def __enter__(self) -> MemoryDriver:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if exc[0] is None:
+            self.close()
