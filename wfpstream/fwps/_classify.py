@@ -109,7 +109,7 @@ class Classifier:
             for buffer in poison:
                 buffer[:] = b"\xdd" * len(buffer)
         if core.sinks:
-            self._emit_classify(flow, lane, flags, length, offset, out, packet, data)
+            self._emit_classify(flow, lane, flags, out_flags, length, missed, offset, out, packet)
         return result
 
     def _call(
@@ -294,11 +294,12 @@ class Classifier:
         flow: Flow,
         lane: Lane,
         flags: int,
+        out_flags: int,
         length: int,
+        missed: int,
         offset: int,
         out: ClassifyOut,
         packet: StreamCalloutIoPacket,
-        data: StreamData,
     ) -> None:
         stage = lane.stage
         self.core.emit(
@@ -311,6 +312,8 @@ class Classifier:
             flags=names_of(flags, _FLAG_NAMES),
             offset=offset,
             len=length,
+            missed=missed,
+            out_flags=names_of(out_flags, _OUT_FLAG_NAMES),
             action=_name_of(ActionType, out.action_type),
             enforced=packet.count_bytes_enforced,
             stream_action=_name_of(StreamActionType, packet.stream_action),

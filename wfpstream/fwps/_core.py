@@ -230,10 +230,19 @@ class Core:
             while self._events:
                 events, self._events = self._events, []
                 for record in events:
-                    for sink in self.sinks:
-                        sink(record)
+                    for sink in list(self.sinks):
+                        self._deliver(sink, record)
         finally:
             self._delivering = False
+
+    def _deliver(self, sink: Any, record: Event) -> None:
+        """A sink that fails is taken out and named to the others; it takes no flow down with it."""
+        try:
+            sink(record)
+        except Exception as error:
+            self.remove_sink(sink)
+            self.count("sink_failures")
+            self.emit("sink_failed", None, sink=type(sink).__name__, text=f"{type(error).__name__}: {error}")
 
     def add_sink(self, sink: Any) -> None:
         self.sinks.append(sink)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from . import _stream_state as rules
-from ._flow import ABORT_NOW, ENDED, LIVE
+from ._flow import ENDED, LIVE
 from ._run import EMPTY_VIEW, Run
 
 if TYPE_CHECKING:
@@ -116,7 +116,6 @@ class Inputs:
         for direction in (0, 1):
             self.lifecycle._give_up(flow, direction)
         if flow.phase == ENDED:
-            flow.abort = flow.abort or ABORT_NOW
             self.lifecycle.report_deleted(flow)
         self.core.deliver_events()
 

@@ -50,6 +50,7 @@ class Lane:
         "limit_shown",
         "missed",
         "mode",
+        "newest_injected",
         "oob_ever",
         "outstanding",
         "pended_buffers",
@@ -91,6 +92,7 @@ class Lane:
         self.classified = False
         self.last_blocked: bool | None = None
         self.oob_ever = False
+        self.newest_injected = 0  # serial of the newest clone that came back (V-53)
         self.pended_buffers = 0
         self.pended_bytes = 0
         self.outstanding: deque[InjectedBuffer] = deque()

@@ -83,6 +83,8 @@ class Lifecycle:
                     run.target = _moved_target(run.target, moved)
         flow.stages = stages
         self._arrange(flow)
+        for direction in (0, 1):
+            self._count_past(flow, direction, places.keys() - {id(stage) for stage in old})
         for stage in old:
             if id(stage) not in kept:
                 for lane in stage.lanes:
@@ -97,6 +99,15 @@ class Lifecycle:
             before = old[position - 1] if position else None
             place = next((i + 1 for i, s in enumerate(stages) if s is before), 0)
             stages.insert(place, stage)
+
+    def _count_past(self, flow: Flow, direction: int, added: set[int]) -> None:
+        """What went by before a stage was there counts as bypassed (LED-2)."""
+        original, injected = flow.read[direction] - flow.discarded_unread[direction], 0
+        for lane in flow.lanes[direction]:
+            if id(lane.stage) in added:
+                lane.bypassed_o, lane.bypassed_i = original, injected
+            original = lane.permitted_o + lane.bypassed_o
+            injected = lane.permitted_i + lane.injected + lane.bypassed_i
 
     def _matching(self, flow: Flow) -> list[Filter2]:
         values = flow.stream_values.incoming_value

@@ -42,6 +42,7 @@ class BufferRecord:
         "length",
         "provenance",
         "refused",
+        "serial",
         "shape",
         "site",
         "state",
@@ -62,6 +63,7 @@ class BufferRecord:
         self.flow_id = lane.stage.flow.id if lane is not None else 0
         self.handle_id = 0
         self.born = 0.0
+        self.serial = 0
         self.site: str | None = None
         self.shape: Any = None
 
@@ -73,6 +75,7 @@ class Ownership:
         self.core = core
         self.callouts = callouts
         self.live: dict[BufferRecord, NetBufferList] = {}
+        self._serial = 0
         self.verifying = core.options.verify.level != "off"
 
     # -- making ----------------------------------------------------------------------------------------
@@ -172,6 +175,8 @@ class Ownership:
             lane.stage.flow.pended_total += length
             record.callout_id = record.callout_id or lane.stage.filter.callout_id
         record.born = self.core.clock()
+        self._serial += 1
+        record.serial = self._serial
         if self.verifying:
             record.site = _site()
             record.shape = _shape(nbl)
@@ -326,6 +331,8 @@ class Ownership:
 
     def hand_over(self, record: BufferRecord, handle_id: int) -> None:
         """An accepted injection owns the buffer until its completion (INJ-1)."""
+        if record.blocked and self.core.options.verify.hints:
+            self._check_order(record)
         record.state = ENGINE
         record.handle_id = handle_id
         self._unpend(record)
@@ -333,6 +340,14 @@ class Ownership:
             flow = record.lane.stage.flow
             flow.pended_total -= record.length
             self._woke(flow)
+
+    def _check_order(self, record: BufferRecord) -> None:
+        """V-53, a hint: pended bytes come back in another order than they were taken out."""
+        lane = record.lane
+        assert lane is not None
+        if record.serial < lane.newest_injected:
+            self.core.violation("V-53", "pended bytes are injected out of their order", lane)
+        lane.newest_injected = max(record.serial, lane.newest_injected)
 
     def hand_back(self, nbl: NetBufferList) -> None:
         """CMP-8: the completion owns it again and must free it."""

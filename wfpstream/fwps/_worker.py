@@ -42,9 +42,10 @@ class Pended:
         kind: "data", "end" (the FIN, pended), "abort" (reset or flow end), "drain" (release what you keep).
         data: the bytes; empty for the other kinds.
         offset: place of the first byte in the original stream, bytes.
+        time: engine seconds at which it was indicated.
     """
 
-    __slots__ = ("_host", "_nbl", "data", "kind", "offset")
+    __slots__ = ("_host", "_nbl", "data", "kind", "offset", "time")
 
     def __init__(
         self, kind: str, data: bytes, offset: int, nbl: NetBufferList | None, host: WorkerHost
@@ -54,6 +55,7 @@ class Pended:
         self.offset = offset
         self._nbl = nbl
         self._host = host
+        self.time = host.core.clock()
 
     def release(self) -> None:
         """Give the clone back; harmless when that was done before."""
@@ -182,6 +184,12 @@ class Worker:
         Everything taken before is released: this output stands for it. Returns when the direction's pending
         injections are below their mark (limit `injected`). Raises FlowEnded when the flow is gone.
         """
+        piece = self._host.injected_limit
+        if isinstance(data, bytes | bytearray | memoryview):
+            while len(data) > piece:  # INJ-43: never more than the limit at a time
+                self._inject_now(bytes(data[:piece]), flags)
+                data = data[piece:]
+                await _Request(self._below_mark, lambda: None)
         handle = self._inject_now(data, flags)
         await _Request(self._below_mark, lambda: None)
         return handle
@@ -223,7 +231,9 @@ class Worker:
             return handle
         self._host.free_chain(nbl)
         self._release_taken()
-        raise FlowEnded(status.name)
+        if status in (NtStatus.STATUS_FWP_NOT_FOUND, NtStatus.STATUS_CONNECTION_DISCONNECTED):
+            raise FlowEnded(status.name)
+        raise RuntimeError(f"{length} bytes could not be injected: {status.name}")
 
     async def inject_fin(self) -> None:
         """Inject the FIN this worker's direction ends with (OOB-6). Raises FlowEnded when the flow is gone."""
@@ -346,7 +356,7 @@ class WorkerHost:
         data = packet.stream_data
         direction = 1 if data.flags & _RECEIVE else 0
         worker = self._worker(callout, flow, direction)
-        if worker is None or data.flags & _EXPEDITED:
+        if worker is None or data.flags & _EXPEDITED or not self._is_first(callout, flow):
             passing = ActionType.PERMIT if filter.action_type == rules.TERMINATING else ActionType.CONTINUE
             out.action_type = int(passing)
             return
@@ -365,6 +375,13 @@ class WorkerHost:
         else:
             worker._inbox.append(item)
             self.wake(worker)
+
+    def _is_first(self, callout: OutOfBandCallout, flow: Flow) -> bool:
+        """Two filters of one callout on one flow: injections enter at the highest stage (INJ-10), so only it works."""
+        frame = self.core.frame
+        assert frame is not None
+        assert frame.lane is not None
+        return frame.lane.stage is flow.stage_of(callout.callout_id(flow.layer_id))
 
     def _worker(self, callout: OutOfBandCallout, flow: Flow, direction: int) -> Worker | None:
         key = (id(callout), direction)
