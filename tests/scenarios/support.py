@@ -410,8 +410,9 @@ class Bench:
 
     More filters and callouts: `before` runs ahead of adding the callouts (so what it adds is asked first),
     `setup` behind it; the flow begins after both.
-    On exit: the ledger balances in both directions, no fault was noted inside a callout, and, after the
-    driver was closed with its leak checks, the violations are exactly `violations`.
+    On exit: the ledger balances in both directions, no fault was noted inside a callout, what the test did not
+    look at (`to_remote`, `to_local`, `resets`, completions) is empty, and, after the driver was closed with
+    its leak checks, the violations are exactly `violations`.
     """
 
     def __init__(
@@ -426,6 +427,7 @@ class Bench:
     ) -> None:
         self.callouts = callouts
         self.violations = list(violations)
+        self._looked_at: set[str] = set()
         self.transcript = Transcript()
         options = EngineOptions() if options is None else options
         options.verify.level = "warn"
@@ -464,11 +466,25 @@ class Bench:
         self.driver.settle()
         assert self.transcript.faults == []
         self.check_ledger()
+        self._check_the_rest_is_empty()
         self.driver.close()
         assert self.driver.violations == self.violations
 
+    def _check_the_rest_is_empty(self) -> None:
+        looked_at = set(self._looked_at)
+        if "to_remote" not in looked_at:
+            assert self.to_remote == (b"", False)
+        if "to_local" not in looked_at:
+            assert self.to_local == (b"", False)
+        if "resets" not in looked_at:
+            assert self.resets == (False, False)
+        if "completions" not in looked_at:
+            assert self.completions == []
+
     @property
     def log(self) -> list[str]:
+        """Calls and completions, in order."""
+        self._looked_at.add("completions")
         return self.transcript.log
 
     @property
@@ -477,6 +493,7 @@ class Bench:
 
     @property
     def completions(self) -> list[str]:
+        self._looked_at.add("completions")
         return self.transcript.completions
 
     def calls_of(self, name: str) -> list[str]:
@@ -507,22 +524,26 @@ class Bench:
         self.driver.settle()
 
     def reset(self, leg: str) -> None:
+        self._looked_at.add("resets")  # an end that resets is reset; the test says what else
         self.flow.reset(leg)
         self.driver.settle()
 
     @property
     def to_remote(self) -> tuple[bytes, bool]:
         """Bytes and FIN that reached the remote end."""
+        self._looked_at.add("to_remote")
         return bytes(self.flow.remote.data), self.flow.remote.fin
 
     @property
     def to_local(self) -> tuple[bytes, bool]:
         """Bytes and FIN that reached the local host."""
+        self._looked_at.add("to_local")
         return bytes(self.flow.local.data), self.flow.local.fin
 
     @property
     def resets(self) -> tuple[bool, bool]:
         """Whether the local and the remote leg were reset."""
+        self._looked_at.add("resets")
         return self.flow.local.reset, self.flow.remote.reset
 
     def check_ledger(self, flow: FlowEnds | None = None) -> None:

@@ -232,6 +232,7 @@ def test_sc_16_and_17_agree_at_any_cuts(style: Style, pieces: list[bytes]) -> No
         bench.send(*pieces)
         bench.send_fin()
         assert bench.to_remote == (b"clousunny csunnyclouds sunnysunnycl", True)
+        assert bench.completions.count("cmp('sunny', SUCCESS)") == 4
 
 
 OVERLAPPING = b"aabaabaaab-aab"
@@ -244,3 +245,4 @@ def test_sc_18_false_partials_that_overlap_the_next_match(style: Style, pieces: 
         bench.receive(*pieces)
         bench.receive_fin()
         assert bench.to_local == (b"aabXb-aab", True)
+        assert bench.completions.count("cmp('X', SUCCESS)") == 1
