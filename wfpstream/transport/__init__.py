@@ -2,4 +2,9 @@
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from ._listeners import Listener, ListenerSpec
+from ._proxy import Proxy, serve_proxy
+from ._sides import Capabilities
+from ._stream_driver import capabilities, relay
+
+__all__ = ["Capabilities", "Listener", "ListenerSpec", "Proxy", "capabilities", "relay", "serve_proxy"]

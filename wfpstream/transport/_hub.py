@@ -1,0 +1,169 @@
+"""What the flows of one engine share on one trio loop: turns, timers, calls, the hang-up watch, the buffer.
+
+Owns the engine's hooks (`on_pending`, `run_soon`, `spawn_call`) while somebody drives its flows, and the one
+task that runs `engine.turn()`. It knows flows only as something to `serve`; it must not know sockets' bytes,
+listeners or configuration.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+import trio
+
+from ._sockets import HangupWatch
+
+if TYPE_CHECKING:
+    from wfpstream.engine import FilterEngine
+
+__all__ = ["RECEIVE_SIZE", "Hub", "Served"]
+
+# IND-3: one read is at most this long. Larger reads cost less per byte; half of `limits.unsent` is all that
+# may come in one piece, since reading stops only at half of that limit (IND-24).
+RECEIVE_SIZE = 128 * 1024
+_SMALLEST_READ = 1024
+
+
+class Served(Protocol):
+    """A flow's driver, as the hub sees it."""
+
+    def serve(self) -> None:
+        """Write, settle and wake what the flow's new state lets go on; waits for nothing."""
+
+    def fail(self, error: BaseException) -> None:
+        """End the flow with `error`, which came out of `serve` on the hub's task."""
+
+
+_hubs: dict[int, Hub] = {}
+
+
+class Hub:
+    """One per engine: `async with` is not needed, `open` and `close` count its users.
+
+    Each user has a task that awaits `run`. One of them leads; when it ends the next one takes over.
+    """
+
+    def __init__(self, engine: FilterEngine) -> None:
+        self.engine = engine
+        self.watch = HangupWatch()
+        self._clock = engine.fwps.core.clock
+        self.buffer = memoryview(bytearray(_receive_size(engine)))
+        self.drivers: dict[int, Served] = {}
+        self._users = 0
+        self._lead = trio.Lock()
+        self._lot = trio.lowlevel.ParkingLot()
+        self._scope = trio.CancelScope()
+        self._armed: float | None = None
+        self._pending = True
+        self._again: list[Served] = []
+
+    @classmethod
+    def open(cls, engine: FilterEngine) -> Hub:
+        """The engine's hub, made and hooked into the engine by the first user."""
+        hub = _hubs.get(id(engine))
+        if hub is None:
+            hub = _hubs[id(engine)] = cls(engine)
+            engine.on_pending = hub.poke
+            engine.run_soon = trio.lowlevel.current_trio_token().run_sync_soon
+            engine.spawn_call = _spawn_call
+        hub._users += 1
+        return hub
+
+    def close(self) -> None:
+        """One user less; the last one takes the hooks out again."""
+        self._users -= 1
+        if not self._users:
+            del _hubs[id(self.engine)]
+            self.engine.on_pending = _nobody_runs_turns
+            self.engine.run_soon = None
+            self.engine.spawn_call = None
+            self.watch.close()
+
+    # --- called by drivers and by the engine ---
+
+    def poke(self) -> None:
+        """The engine's hook: something is to be done outside of a driver's own call. Only schedules."""
+        self._pending = True
+        self._lot.unpark()
+
+    def again(self, driver: Served) -> None:
+        """Serve this flow once more, after others had their turn."""
+        self._again.append(driver)
+        self._lot.unpark()
+
+    def arm(self) -> None:
+        """Follow `engine.next_deadline`, which any call into the engine can move."""
+        if self.engine.next_deadline != self._armed:
+            self._scope.deadline = self._deadline()
+
+    # --- the task ---
+
+    async def run(self) -> None:
+        """Run the engine's turns for ever; returns only by cancellation."""
+        async with self._lead, trio.open_nursery() as nursery:
+            nursery.start_soon(self.watch.run)
+            await self._turns()
+
+    async def _turns(self) -> None:
+        while True:
+            while self._pending or self._again or self._is_due():
+                self._turn()
+                await trio.lowlevel.checkpoint()
+            with trio.CancelScope(deadline=self._deadline()) as self._scope:
+                await self._lot.park()
+
+    def _turn(self) -> None:
+        self._pending = False
+        again, self._again = self._again, []
+        for flow in self.engine.turn():
+            driver = self.drivers.get(flow.id)
+            if driver is not None:
+                _serve(driver)
+        for driver in again:
+            _serve(driver)
+
+    def _is_due(self) -> bool:
+        due = self.engine.next_deadline
+        return due is not None and due <= self._clock()
+
+    def _deadline(self) -> float:
+        """The engine's deadline on trio's clock."""
+        self._armed = due = self.engine.next_deadline
+        if due is None:
+            return math.inf
+        return trio.current_time() + max(0.0, due - self._clock())
+
+
+def _nobody_runs_turns() -> None:
+    """The hook between two users: the next one begins with a turn."""
+
+
+def _serve(driver: Served) -> None:
+    try:
+        driver.serve()
+    except Exception as error:
+        driver.fail(error)
+
+
+def _receive_size(engine: FilterEngine) -> int:
+    return max(_SMALLEST_READ, min(RECEIVE_SIZE, engine.options.limits.unsent // 2))
+
+
+def _spawn_call(
+    async_fn: Callable[..., Awaitable[Any]], args: tuple[Any, ...], deliver: Callable[..., None]
+) -> None:
+    """A worker's `self.call` (IRQ-4): outlives the task that happens to run the turn, so a system task."""
+    trio.lowlevel.spawn_system_task(_call, async_fn, args, deliver)
+
+
+async def _call(
+    async_fn: Callable[..., Awaitable[Any]], args: tuple[Any, ...], deliver: Callable[..., None]
+) -> None:
+    try:
+        value = await async_fn(*args)
+    except Exception as error:
+        deliver(None, error)
+    else:
+        deliver(value, None)

@@ -1,0 +1,110 @@
+"""Relaying one connection between any two trio streams: for embedding, TLS and memory streams.
+
+Owns turning streams into sides, and what stands in for connecting here: the caller connected both already. It
+must not know listeners or connecting.
+"""
+
+from __future__ import annotations
+
+import socket
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+import trio
+
+from ._connection import COURTESY, decided, while_alive
+from ._flow_driver import FlowDriver
+from ._hub import Hub
+from ._sides import Capabilities, Side, SocketSide, StreamSide
+from ._sockets import prepare
+
+if TYPE_CHECKING:
+    from wfpstream.engine import Attempt, Endpoints, FilterEngine
+
+__all__ = ["capabilities", "relay"]
+
+
+async def relay(
+    client_stream: trio.abc.Stream,
+    upstream_stream: trio.abc.Stream,
+    engine: FilterEngine,
+    endpoints: Endpoints,
+) -> None:
+    """Relay between two connected streams through `engine` until the flow has ended.
+
+    Both streams are this call's: closed when it returns, and not to be used meanwhile. Between two
+    `trio.SocketStream`s everything of TCP is kept (half-close, resets both ways, urgent bytes); otherwise what
+    `capabilities` says. On a stream without `send_eof` a FIN waits until the other direction has ended.
+
+    Args:
+        client_stream: the connection that was accepted.
+        upstream_stream: the connection to where it goes.
+        engine: any number of relays and a proxy may share one, on one trio loop.
+        endpoints: what the layers are told about both. A redirect has no effect: both are connected already.
+
+    Raises:
+        Exception: a defect of the engine or of a stream; both streams are closed all the same.
+    """
+    hub = Hub.open(engine)
+    error: Exception | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hub.run)
+            try:
+                await _relay(hub, client_stream, upstream_stream, endpoints)
+            except Exception as caught:
+                error = caught
+            nursery.cancel_scope.cancel()
+    finally:
+        hub.close()
+    if error is not None:
+        raise error
+
+
+def capabilities(client_stream: trio.abc.Stream, upstream_stream: trio.abc.Stream) -> Capabilities:
+    """What of TCP a relay between these two keeps: what both can do."""
+    return Capabilities(*map(all, zip(_able(client_stream), _able(upstream_stream), strict=True)))
+
+
+def _able(stream: trio.abc.Stream) -> Capabilities:
+    if isinstance(stream, trio.SocketStream):
+        return SocketSide.capabilities
+    return StreamSide.capabilities_of(stream)
+
+
+async def _relay(hub: Hub, client: trio.abc.Stream, upstream: trio.abc.Stream, endpoints: Endpoints) -> None:
+    sides = (_side(client, hub), _side(upstream, hub))
+    try:
+        attempt = hub.engine.connection_requested(endpoints)
+        await _wait_for(hub, attempt, sides[0])
+        flow = None if attempt.verdict == "block" else hub.engine.flow_established(attempt)
+        if flow is not None:
+            await FlowDriver(hub, flow, *sides).run()
+        elif attempt.close_as == "fin":
+            for side in sides:
+                await side.close_gracefully(COURTESY)
+    finally:
+        with trio.CancelScope(shield=True):
+            for side in sides:
+                await side.abandon()
+
+
+def _side(stream: trio.abc.Stream, hub: Hub) -> Side:
+    if not isinstance(stream, trio.SocketStream):
+        return StreamSide(stream, len(hub.buffer))
+    # Taken out of the stream: whoever uses that by mistake finds it closed, and never another's socket.
+    sock = socket.socket(fileno=stream.socket.detach())
+    prepare(sock)
+    return SocketSide(sock)
+
+
+async def _wait_for(hub: Hub, attempt: Attempt, client: Side) -> None:
+    """Wait for the verdict of a pended attempt, if the client does."""
+    told = False
+    try:
+        with while_alive(hub, client.sock) if isinstance(client, SocketSide) else nullcontext():
+            await decided(attempt)
+            told = True
+    finally:
+        if not told:
+            attempt.gone()
