@@ -1,0 +1,1 @@
+"""The built-in callouts, and how they are found and configured."""

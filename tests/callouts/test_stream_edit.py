@@ -1,0 +1,197 @@
+"""stream_edit: the same edited stream for every way to cut it, inline and out of band."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.callouts.support import all_cuts, check_every_cut, memory_driver, relay, streams
+from wfpstream.callouts import StreamEdit
+
+Mode = Literal["inline", "oob"]
+both_modes = pytest.mark.parametrize("mode", ["inline", "oob"])
+both_ways = pytest.mark.parametrize("inbound", [False, True])
+
+
+@both_modes
+@both_ways
+@pytest.mark.parametrize(
+    ("find", "replace", "before", "after"),
+    [
+        ("cloudy", "sunny", "AB cloudy CD", "AB sunny CD"),
+        ("cloudy", "sunny", "cloudycloudy", "sunnysunny"),
+        ("cloudy", "sunny", "xx clo", "xx clo"),
+        ("cloudy", "sunny", "AB clear cloudcloudy", "AB clear cloudsunny"),
+        ("cloudy", "partly cloudy", "cloudy cloudy", "partly cloudy partly cloudy"),
+        ("--", "", "a----b--", "ab"),
+        ("aba", "x", "ababababa", "xbxba"),
+        ("aab", "ab", "aaabaab", "aabab"),
+        ("a", "aa", "aaa", "aaaaaa"),
+        ("cloudy", "sunny", "nothing here", "nothing here"),
+        ("cloudy", "sunny", "", ""),
+    ],
+)
+def test_every_cut_gives_the_same_text(
+    mode: Mode, inbound: bool, find: str, replace: str, before: str, after: str
+) -> None:
+    check_every_cut(
+        lambda: StreamEdit(find=find, replace=replace, mode=mode),
+        before.encode(),
+        after.encode(),
+        inbound=inbound,
+    )
+
+
+@both_modes
+@given(
+    find=st.text("ab", min_size=1, max_size=4),
+    replace=st.text("abx", max_size=4),
+    pieces=streams("abc"),
+    count=st.none() | st.integers(0, 3),
+)
+def test_the_edit_is_what_replacing_in_the_whole_text_gives(
+    mode: Mode, find: str, replace: str, pieces: list[bytes], count: int | None
+) -> None:
+    outcome = relay(StreamEdit(find=find, replace=replace, mode=mode, count=count), pieces)
+    whole = b"".join(pieces)
+    assert outcome.data == whole.replace(find.encode(), replace.encode(), -1 if count is None else count)
+    assert outcome.fin
+    assert outcome.violations == []
+
+
+@both_modes
+def test_only_a_tail_that_may_begin_a_match_waits(mode: Mode) -> None:
+    driver = memory_driver(StreamEdit(find="cloudy", replace="sunny", mode=mode))
+    flow = driver.connect()
+    assert flow is not None
+    for sent, arrived in [
+        (b"GET cl", b"GET "),
+        (b"ear", b"GET clear"),
+        (b" c", b"GET clear "),
+        (b"c", b"GET clear c"),
+        (b"loudy", b"GET clear csunny"),
+    ]:
+        flow.send(sent)
+        driver.settle()
+        assert flow.remote.data == arrived
+    driver.close()
+
+
+@both_modes
+def test_count_limits_the_replacements_of_each_direction(mode: Mode) -> None:
+    driver = memory_driver(StreamEdit(find="x", replace="y", mode=mode, count=2))
+    flow = driver.connect()
+    assert flow is not None
+    for piece in (b"xx", b"xa"):
+        flow.send(piece)
+        flow.receive(piece)
+        driver.settle()
+    assert flow.remote.data == flow.local.data == b"yyxa"
+    driver.close()
+
+
+@both_modes
+@pytest.mark.parametrize("local", ["client", "server"])
+@pytest.mark.parametrize(
+    ("direction", "to_upstream", "to_client"),
+    [("both", b"new", b"new"), ("to_client", b"old", b"new"), ("to_upstream", b"new", b"old")],
+)
+def test_direction_is_meant_as_people_mean_it(
+    mode: Mode,
+    local: str,
+    direction: Literal["both", "to_client", "to_upstream"],
+    to_upstream: bytes,
+    to_client: bytes,
+) -> None:
+    driver = memory_driver(StreamEdit(find="old", replace="new", mode=mode, direction=direction), local=local)
+    flow = driver.connect()
+    assert flow is not None
+    flow.send(b"old")
+    flow.receive(b"old")
+    driver.settle()
+    client_to_upstream, upstream_to_client = (
+        (flow.remote.data, flow.local.data) if local == "client" else (flow.local.data, flow.remote.data)
+    )
+    assert [bytes(client_to_upstream), bytes(upstream_to_client)] == [to_upstream, to_client]
+    driver.close()
+
+
+@both_modes
+def test_inbound_is_what_arrives_at_the_local_host(mode: Mode) -> None:
+    edit = StreamEdit(find="old", replace="new", mode=mode, direction="inbound")
+    assert relay(edit, [b"old"], inbound=True, local="server").data == b"new"
+
+
+def test_the_callout_below_sees_the_edited_text() -> None:
+    chain = [
+        StreamEdit(find="rainy", replace="cloudy", mode="oob"),
+        StreamEdit(find="cloudy", replace="sunny"),
+    ]
+    for pieces in all_cuts(b"it is rainy today"):
+        assert relay(chain, pieces).data == b"it is sunny today"
+        chain = [
+            StreamEdit(find="rainy", replace="cloudy", mode="oob"),
+            StreamEdit(find="cloudy", replace="sunny"),
+        ]
+
+
+def test_an_urgent_byte_passes_as_it_is_while_a_tail_waits() -> None:
+    driver = memory_driver(StreamEdit(find="cloudy", replace="sunny"))
+    flow = driver.connect()
+    assert flow is not None
+    flow.send(b"clo")
+    flow.send(b"!", urgent=True)
+    flow.send(b"udy cloudy")
+    flow.send_fin()
+    driver.settle()
+    assert [byte for _, byte in flow.remote.urgent] == [b"!"]
+    assert flow.remote.data.replace(b"!", b"") == b"sunny sunny"
+    driver.close()
+    assert driver.violations == []
+
+
+def test_a_piece_full_of_matches_is_edited_in_linear_time() -> None:
+    data = b"a-" * 32_768
+    assert relay(StreamEdit(find="-", replace="+"), [data]).data == data.replace(b"-", b"+")
+
+
+@both_modes
+def test_draining_lets_everything_pass_unedited_and_loses_nothing(mode: Mode) -> None:
+    edit = StreamEdit(find="cloudy", replace="sunny", mode=mode)
+    driver = memory_driver(edit)
+    flow = driver.connect()
+    assert flow is not None
+    flow.send(b"cloudy clo")
+    driver.settle()
+    edit.drain()
+    driver.settle()
+    flow.send(b"udy cloudy")
+    flow.send_fin()
+    driver.settle()
+    assert flow.remote.data == b"sunny cloudy cloudy"
+    assert flow.remote.fin
+    driver.close()
+
+
+def test_a_reset_in_the_middle_of_a_match_leaves_nothing_behind() -> None:
+    driver = memory_driver(StreamEdit(find="cloudy", replace="sunny"))
+    flow = driver.connect()
+    assert flow is not None
+    flow.send(b"clou")
+    driver.settle()
+    flow.reset("local")
+    driver.settle()
+    assert flow.remote.data == b""
+    driver.close()
+    assert driver.violations == []
+
+
+@pytest.mark.parametrize(
+    ("options", "says"), [({"find": ""}, "at least one byte"), ({"find": "a", "count": -1}, "count")]
+)
+def test_options_that_make_no_sense_are_refused(options: dict[str, object], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        StreamEdit(replace="b", **options)  # type: ignore[arg-type]

@@ -1,0 +1,176 @@
+"""State per flow and direction, kept under a flow context.
+
+Owns when a lane is made (first indication), when it is freed (flowDeleteFn), and which directions a callout
+was asked to work on. It must not know what a callout keeps in its lanes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Generic, Literal, TypeVar
+
+from wfpstream.fwp import NtStatus
+from wfpstream.fwps import (
+    LAYERS_BY_NAME,
+    Callout,
+    Filter,
+    IncomingFlag,
+    IncomingMetadataValues,
+    IncomingValues,
+)
+
+from ._answers import RECEIVE, SEND
+
+Direction = Literal["to_client", "to_upstream", "both", "inbound", "outbound"]
+
+
+class Lane:
+    """One direction of one flow, as one stage of a callout meets it.
+
+    Attributes:
+        flow_id: the flow handle.
+        layer_id: STREAM_V4 or STREAM_V6.
+        flags: SEND or RECEIVE, for injections.
+        inbound: whether it is RECEIVE.
+        direction: `to_client` or `to_upstream`.
+        from_start: it was there from the first byte on, not added to a running flow (MET-4).
+        filter_id: the stage it belongs to.
+        pended: its bytes go out of band, and will to the end (OOB-3).
+    """
+
+    __slots__ = ("direction", "filter_id", "flags", "flow_id", "from_start", "inbound", "layer_id", "pended")
+
+    def __init__(self, flow_id: int, layer_id: int, inbound: bool, direction: str) -> None:
+        self.flow_id = flow_id
+        self.layer_id = layer_id
+        self.inbound = inbound
+        self.flags = RECEIVE if inbound else SEND
+        self.direction = direction
+        self.from_start = True
+        self.filter_id = 0
+        self.pended = False
+
+
+LaneT = TypeVar("LaneT", bound=Lane)
+Pair = tuple[LaneT | None, LaneT | None]
+Opened = Callable[[list[LaneT], IncomingValues, IncomingMetadataValues], None]
+
+_MID_STREAM = int(IncomingFlag.MID_STREAM_INSPECTION)
+
+
+class Lanes(Generic[LaneT]):
+    """The lanes of one callout object.
+
+    A flow has two of them for each stage (filter) of the callout, since stages must not share the place where
+    they stand in the stream. What is done once per connection has two in all, for the first stage asked.
+
+    Args:
+        callout: whose they are; its `flow_delete_fn` must call `free`.
+        lane_class: what to make.
+        direction: the directions the callout works on.
+        per_stage: two lanes for each stage of a flow, or two for the flow.
+        opened: told about new lanes of a flow, once for both.
+    """
+
+    __slots__ = ("_callout", "_direction", "_flows", "_lane_class", "_opened", "_per_stage")
+
+    def __init__(
+        self,
+        callout: Callout,
+        lane_class: type[LaneT],
+        direction: str,
+        *,
+        per_stage: bool = True,
+        opened: Opened[LaneT] | None = None,
+    ) -> None:
+        self._callout = callout
+        self._lane_class = lane_class
+        self._direction = checked_direction(direction)
+        self._per_stage = per_stage
+        self._opened = opened
+        self._flows: dict[int, dict[int, Pair[LaneT]]] = {}
+
+    def find(
+        self, fixed: IncomingValues, meta: IncomingMetadataValues, filter: Filter, context: int, flags: int
+    ) -> LaneT | None:
+        """The lane of an indication, made on first use; None where the callout has nothing to do."""
+        stages = self._flows.get(meta.flow_handle)
+        if stages is None:
+            stages = self._open(meta.flow_handle, fixed.layer_id, context)
+        filter_id = filter.filter_id
+        pair = stages.get(filter_id if self._per_stage else 0)
+        if pair is None:
+            pair = self._pair(fixed, meta, fixed.layer_id)
+            stages[filter_id if self._per_stage else 0] = pair
+        lane = pair[flags & RECEIVE]
+        if lane is not None and lane.filter_id != filter_id:
+            if lane.filter_id:
+                return None
+            lane.filter_id = filter_id
+        return lane
+
+    def establish(self, fixed: IncomingValues, meta: IncomingMetadataValues) -> None:
+        """Make the lanes of a flow at ALE_FLOW_ESTABLISHED, before a byte comes (CTX-7); not `per_stage`."""
+        if meta.flow_handle not in self._flows:
+            ale_v4, _ = LAYERS_BY_NAME["ale_flow_established"]
+            stream_v4, stream_v6 = LAYERS_BY_NAME["stream"]
+            layer_id = int(stream_v4 if fixed.layer_id == ale_v4 else stream_v6)
+            self._open(meta.flow_handle, layer_id, 0)[0] = self._pair(fixed, meta, layer_id)
+
+    def get(self, flow_id: int, inbound: bool) -> LaneT | None:
+        """The lane of a direction, if there is one; not `per_stage`."""
+        pair = self._flows.get(flow_id, {}).get(0)
+        return pair[inbound] if pair is not None else None
+
+    def free(self, flow_context: int) -> list[LaneT]:
+        """Forget the flow; its lanes, for what is still to be cancelled."""
+        stages = self._flows.pop(flow_context, {})
+        return [lane for pair in stages.values() for lane in pair if lane is not None]
+
+    def __iter__(self) -> Iterator[LaneT]:
+        """Every lane there is, oldest flow first."""
+        for stages in list(self._flows.values()):
+            for pair in list(stages.values()):
+                yield from (lane for lane in pair if lane is not None)
+
+    def _open(self, flow_id: int, layer_id: int, context: int) -> dict[int, Pair[LaneT]]:
+        stages: dict[int, Pair[LaneT]] = {}
+        callout = self._callout
+        # The flow handle is nonzero and never reused (OBJ-11): a context without bookkeeping of its own.
+        status = callout.fwps.flow_associate_context(flow_id, layer_id, callout.callout_id(layer_id), flow_id)
+        if status == NtStatus.STATUS_SUCCESS or context:
+            self._flows[flow_id] = stages
+        return stages  # else the flow is ending: used once, and forgotten
+
+    def _pair(self, fixed: IncomingValues, meta: IncomingMetadataValues, layer_id: int) -> Pair[LaneT]:
+        flow_id = meta.flow_handle
+        pair = (self._lane(flow_id, layer_id, inbound=False), self._lane(flow_id, layer_id, inbound=True))
+        lanes = [lane for lane in pair if lane is not None]
+        for lane in lanes:
+            lane.from_start = not meta.flags & _MID_STREAM
+        if self._opened is not None:
+            self._opened(lanes, fixed, meta)
+        return pair
+
+    def _lane(self, flow_id: int, layer_id: int, *, inbound: bool) -> LaneT | None:
+        direction = self._callout.direction_of(flow_id, RECEIVE if inbound else SEND)
+        if not works_on(self._direction, direction, inbound):
+            return None
+        return self._lane_class(flow_id, layer_id, inbound, direction)
+
+
+def works_on(chosen: str, direction: str, inbound: bool) -> bool:
+    """Whether option `direction=chosen` takes in this direction (`to_client` or `to_upstream`) of a flow."""
+    return chosen in ("both", direction, "inbound" if inbound else "outbound")
+
+
+def checked_direction(direction: str) -> str:
+    """The direction itself.
+
+    Raises:
+        ValueError: there is no such direction.
+    """
+    known = ("to_client", "to_upstream", "both", "inbound", "outbound")
+    if direction not in known:
+        raise ValueError(f"direction={direction!r}: expected one of {', '.join(known)}")
+    return direction

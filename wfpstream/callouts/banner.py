@@ -1,0 +1,111 @@
+"""`banner`: says something before the first byte of a direction.
+
+Owns that it appears once, first, and even where the peer waits to be spoken to.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from wfpstream.fwps import (
+    ClassifyOut,
+    Filter,
+    IncomingMetadataValues,
+    IncomingValues,
+    StreamCalloutIoPacket,
+    StreamData,
+)
+
+from ._answers import inspect
+from ._lane_callout import LaneCallout, inject_here
+from ._lanes import Direction, Lane
+from ._options import Text, as_bytes
+
+
+class BannerLane(Lane):
+    """A lane that knows whether its banner is out.
+
+    Attributes:
+        said: it is, or never will be.
+        timer: it is about to be.
+    """
+
+    __slots__ = ("said", "timer")
+
+    def __init__(self, flow_id: int, layer_id: int, inbound: bool, direction: str) -> None:
+        super().__init__(flow_id, layer_id, inbound, direction)
+        self.said = False
+        self.timer: Any = None
+
+
+class Banner(LaneCallout[BannerLane]):
+    """Injects a text at the start of a connection, before anything else in that direction.
+
+    It does not wait for a byte to come by. A connection that was already running is left alone.
+
+    Args:
+        text: what to say.
+        direction: whom to say it to.
+
+    Raises:
+        ValueError: there is nothing to say.
+    """
+
+    layers = ("stream", "ale_flow_established")
+    example = "banner,text=220 ready\\r\\n"
+
+    def __init__(self, text: Text, direction: Direction = "to_client") -> None:
+        super().__init__(BannerLane, direction, per_stage=False, opened=self._opened)
+        self._text = as_bytes(text)
+        if not self._text:
+            raise ValueError("text is empty: expected something to say")
+
+    def classify_ale_flow_established(
+        self,
+        in_fixed_values: IncomingValues,
+        in_meta_values: IncomingMetadataValues,
+        layer_data: Any,
+        classify_context: Any,
+        filter: Filter,
+        flow_context: int,
+        classify_out: ClassifyOut,
+    ) -> None:
+        """Have the banner said as soon as the flow takes injections: after this classify (INJ-29)."""
+        inspect(classify_out)
+        self.lanes.establish(in_fixed_values, in_meta_values)
+
+    def _opened(self, lanes: list[BannerLane], fixed: IncomingValues, meta: IncomingMetadataValues) -> None:
+        for lane in lanes:
+            lane.said = self.draining or not lane.from_start
+            if not lane.said:
+                lane.timer = self.after(0.0, self._say, lane)
+
+    def decide(
+        self, lane: BannerLane, stream: StreamData, packet: StreamCalloutIoPacket, answer: ClassifyOut
+    ) -> None:
+        """A byte or FIN of the peer comes first: the banner goes in front of it."""
+        if not lane.said:
+            self._settle(lane)
+            inject_here(self, lane, stream, self._text, packet, answer)
+
+    def _say(self, lane: BannerLane) -> None:
+        if not lane.said:
+            self._settle(lane)
+            # OOB-5 (c): no byte of this direction was decided yet. A refusal means that the flow is gone.
+            self.inject(lane.flow_id, lane.layer_id, lane.flags, self._text)
+
+    def _settle(self, lane: BannerLane) -> None:
+        lane.said = True
+        self.closed(lane)
+
+    def closed(self, lane: BannerLane) -> None:
+        """Say nothing any more."""
+        if lane.timer is not None:
+            lane.timer.cancel()
+            lane.timer = None
+
+    def drain(self) -> None:
+        """A banner that is not out yet stays unsaid."""
+        super().drain()
+        for lane in self.lanes:
+            self._settle(lane)

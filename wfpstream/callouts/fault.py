@@ -1,0 +1,310 @@
+"""`fault`: something goes wrong, at a chosen byte or time of chosen connections, the same each time.
+
+Owns how each fault is done with the means of a callout. Where and to whom it is done is the plan's.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from wfpstream.fwps import ClassifyOut, Pended, StreamCalloutIoPacket, StreamData, Worker
+
+from ._answers import DISCONNECT, block, defer, drop, permit
+from ._connections import CountedLane, CountingCallout
+from ._fault_plan import Deed, FaultPlan
+from ._lane_callout import inject_here
+from ._lanes import Direction
+from ._options import Rate, Size, Time, parse_rate, parse_size, parse_time
+
+# A stall without an end: it ends when the callout drains.
+_FOR_EVER = 1e9
+
+
+class FaultLane(CountedLane):
+    """A direction that may get the fault.
+
+    Attributes:
+        chosen: its connection is one of those that do.
+        offset: bytes that passed before the fault, then with it as far as it counts.
+        struck: the fault has begun.
+        over: it has ended; everything passes.
+        timer: what is still to happen.
+        deferred: flags of the indication a stall has deferred; 0 if none.
+        fin_held: the FIN was pended.
+        fin_early: a FIN was injected before its time.
+        changed: bytes corrupted.
+    """
+
+    __slots__ = (
+        "changed",
+        "chosen",
+        "deferred",
+        "fin_early",
+        "fin_held",
+        "offset",
+        "over",
+        "struck",
+        "timer",
+    )
+
+    def __init__(self, flow_id: int, layer_id: int, inbound: bool, direction: str) -> None:
+        super().__init__(flow_id, layer_id, inbound, direction)
+        self.chosen = False
+        self.offset = 0
+        self.struck = False
+        self.over = False
+        self.timer: Any = None
+        self.deferred = 0
+        self.fin_held = False
+        self.fin_early = False
+        self.changed = 0
+
+    def cancel(self) -> None:
+        """Nothing more is to happen by itself."""
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
+
+class FaultWorker(Worker):
+    """Stalls an outbound direction, or slices one; both need the bytes out of band."""
+
+    async def run(self) -> None:
+        """First the stall, if that is the fault; then everything in order."""
+        fault = self.callout
+        assert isinstance(fault, Fault)
+        plan = fault.plan
+        if plan.do == "stall":
+            await self.sleep(_FOR_EVER if plan.lasts is None else plan.lasts)
+        while True:
+            item = await self.next()
+            if item.kind == "data":
+                await self._pass_on(item, plan)
+            elif item.kind == "end":
+                await self.inject_fin()
+                return
+            else:
+                return
+
+    async def _pass_on(self, item: Pended, plan: FaultPlan) -> None:
+        if plan.do != "slice" or self.draining:
+            await self.inject(item)
+            return
+        for start in range(0, len(item.data), plan.size):
+            piece = item.data[start : start + plan.size]
+            handle = await self.inject(piece)
+            if plan.rate is not None:
+                await self.sleep(len(piece) / plan.rate)
+            elif not self.draining:
+                # Written before the next one is there: slices of their own on the wire as well.
+                await self.completed(handle)
+
+
+class Fault(CountingCallout[FaultLane]):
+    """Breaks connections on purpose, and the same way in every run.
+
+    `fin` ends a direction early (outbound no callout may do that: V-19), `rst` resets the connection, `stall`
+    stops a direction, `truncate` drops what follows but not the end, `blackhole` drops the end too, `corrupt`
+    changes bytes, `slice` cuts what follows into small pieces. A stall always recovers: after `for`, or when
+    the callout is removed (drained). With both directions each of them counts for itself.
+
+    Args:
+        do: what goes wrong.
+        after: how many bytes of a direction pass before; 0 waits for the first byte.
+        at: instead of `after`: how long after the connection was established.
+        for_: how long a stall lasts; for ever, if not given.
+        size: bytes that are corrupted, or of one slice.
+        rate: how fast slices follow each other; as fast as they are written, if not given.
+        nth: only the nth connection of the listener, counted from 1.
+        every: only each connection whose number divides by this.
+        probability: share of the connections, from 0 to 1.
+        seed: another seed, other connections and other corrupted bytes.
+        direction: where it goes wrong.
+
+    Raises:
+        ValueError: options that contradict each other.
+    """
+
+    worker_class = FaultWorker
+    example = "fault,do=rst,after=1KiB,direction=to_client"
+
+    def __init__(
+        self,
+        do: Deed,
+        after: Size | None = None,
+        at: Time | None = None,
+        for_: Time | None = None,
+        size: Size = 1,
+        rate: Rate | None = None,
+        nth: int | None = None,
+        every: int | None = None,
+        probability: float = 1.0,
+        seed: int = 0,
+        direction: Direction = "both",
+    ) -> None:
+        super().__init__(FaultLane, direction)
+        self.plan = FaultPlan(
+            do=do,
+            after=None if after is None else parse_size(after),
+            at=None if at is None else parse_time(at),
+            lasts=None if for_ is None else parse_time(for_),
+            size=parse_size(size),
+            rate=None if rate is None else parse_rate(rate),
+            nth=nth,
+            every=every,
+            probability=probability,
+            seed=seed,
+        )
+
+    def opened(self, lane: FaultLane) -> None:
+        """Choose; a fault at a time has its clock started."""
+        lane.chosen = not self.draining and self.plan.chooses(lane.listener, lane.number)
+        if lane.chosen and self.plan.at is not None:
+            lane.timer = self.after(self.plan.at, self._strike, lane)
+
+    def pends(
+        self, lane: FaultLane, stream: StreamData, packet: StreamCalloutIoPacket, answer: ClassifyOut
+    ) -> bool:
+        """Pass what comes before the fault; do it to the rest."""
+        if lane.pended:
+            return True
+        if not lane.chosen or lane.over:
+            return False
+        if not lane.struck and not self._reached(lane, stream, packet, answer):
+            return False
+        return _DEEDS[self.plan.do](self, lane, stream, packet, answer)
+
+    def _reached(
+        self, lane: FaultLane, stream: StreamData, packet: StreamCalloutIoPacket, answer: ClassifyOut
+    ) -> bool:
+        """Whether the fault begins with the first byte indicated; the bytes before it are permitted."""
+        length = stream.data_length
+        room = math.inf if self.plan.at is not None else (self.plan.after or 0) - lane.offset
+        if not room and length:
+            lane.cancel()
+            lane.struck = True
+            return True
+        lane.offset += int(min(room, length))
+        if room <= length > 0:
+            permit(packet, answer, int(room))
+            # It does not wait for a byte that may never come.
+            lane.timer = self.after(0.0, self._strike, lane)
+        return False
+
+    def _strike(self, lane: FaultLane) -> None:
+        """The fault begins between two indications."""
+        lane.timer = None
+        lane.struck = True
+        if self.plan.do == "rst":
+            self.fwps.flow_abort(lane.flow_id)
+        elif self.plan.do == "fin":
+            self._end_early(lane)
+
+    # -- the deeds: each answers an indication, and says whether the worker gets it ------------------------
+
+    def _fin(
+        self, lane: FaultLane, stream: StreamData, packet: StreamCalloutIoPacket, answer: ClassifyOut
+    ) -> bool:
+        self._end_early(lane)
+        return self._truncate(lane, stream, packet, answer)
+
+    def _end_early(self, lane: FaultLane) -> None:
+        if not lane.fin_early:
+            lane.cancel()
+            lane.fin_early = True
+            self.inject_fin(lane.flow_id, lane.layer_id, lane.flags)
+
+    def _rst(
+        self, lane: FaultLane, stream: StreamData, packet: StreamCalloutIoPacket, answer: ClassifyOut
+    ) -> bool:
+        drop(packet, answer)
+        return False
+
+    def _truncate(
+        self, lane: FaultLane, stream: StreamData, packet: StreamCalloutIoPacket, answer: ClassifyOut
+    ) -> bool:
+        if stream.data_length:
+            block(packet, answer)
+            if stream.flags & DISCONNECT:  # `fin_with_data`: the FIN is not to be lost with the bytes
+                self._end_early(lane)
+        return False
+
+    def _blackhole(
+        self, lane: FaultLane, stream: StreamData, packet: StreamCalloutIoPacket, answer: ClassifyOut
+    ) -> bool:
+        lane.fin_held = bool(stream.flags & DISCONNECT)
+        block(packet, answer)
+        return False
+
+    def _corrupt(
+        self, lane: FaultLane, stream: StreamData, packet: StreamCalloutIoPacket, answer: ClassifyOut
+    ) -> bool:
+        count = min(self.plan.size - lane.changed, stream.data_length)
+        if count:
+            data = stream.view()[:count].tobytes()
+            offset = lane.offset + lane.changed
+            data = self.plan.corrupt(data, lane.listener, lane.number, lane.direction, offset)
+            if inject_here(self, lane, stream, data, packet, answer):
+                block(packet, answer, count)
+                lane.changed += count
+                lane.over = lane.changed == self.plan.size
+        return False
+
+    def _stall(
+        self, lane: FaultLane, stream: StreamData, packet: StreamCalloutIoPacket, answer: ClassifyOut
+    ) -> bool:
+        if not lane.inbound:
+            return True
+        if stream.data_length:
+            defer(packet, answer)
+            lane.deferred = stream.flags
+        else:
+            block(packet, answer)
+            lane.fin_held = True
+        if lane.timer is None and self.plan.lasts is not None:
+            lane.timer = self.after(self.plan.lasts, self._recover, lane)
+        return False
+
+    def _slice(
+        self, lane: FaultLane, stream: StreamData, packet: StreamCalloutIoPacket, answer: ClassifyOut
+    ) -> bool:
+        return True
+
+    # -- the end of it -----------------------------------------------------------------------------------
+
+    def _recover(self, lane: FaultLane) -> None:
+        lane.cancel()
+        lane.over = True
+        if lane.deferred:
+            self.fwps.stream_continue(
+                lane.flow_id, self.callout_id(lane.layer_id), lane.layer_id, lane.deferred
+            )
+            lane.deferred = 0
+        elif lane.fin_held:
+            lane.fin_held = False
+            self.inject_fin(lane.flow_id, lane.layer_id, lane.flags)
+
+    def closed(self, lane: FaultLane) -> None:
+        """Nothing is left to break."""
+        lane.cancel()
+
+    def drain(self) -> None:
+        """Release what is held, in order; what a fault took away stays away."""
+        super().drain()
+        for lane in self.lanes:
+            lane.cancel()
+            if lane.deferred or lane.fin_held:
+                # Not from here: draining may be asked for while a classify is on the stack (DEF-7).
+                lane.timer = self.after(0.0, self._recover, lane)
+
+
+_DEEDS = {
+    "fin": Fault._fin,
+    "rst": Fault._rst,
+    "stall": Fault._stall,
+    "truncate": Fault._truncate,
+    "blackhole": Fault._blackhole,
+    "corrupt": Fault._corrupt,
+    "slice": Fault._slice,
+}

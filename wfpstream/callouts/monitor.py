@@ -1,0 +1,256 @@
+"""`monitor`: counts, digests and logs what passes, and changes nothing.
+
+Owns the statistics of each flow and the lines about them. An inspection callout cannot alter the stream.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any, Literal
+
+from wfpstream.fwp import CalloutFlags
+from wfpstream.fwps import (
+    LAYERS_BY_NAME,
+    Callout,
+    ClassifyOut,
+    FieldsAleFlowEstablished,
+    FieldsStream,
+    Filter,
+    IncomingMetadataValues,
+    IncomingValues,
+    StreamData,
+)
+
+from ._answers import ABORT, DISCONNECT, SEND, inspect
+from ._lanes import Direction, Lane, Lanes
+from ._log import LogTarget, escaped, hex_rows
+from ._options import Size, parse_size
+
+# Ended flows whose statistics are kept: enough for any test, and no leak in a proxy that runs for months.
+_KEPT = 1000
+
+Log = Literal["none", "lines", "hex", "text"]
+
+
+@dataclass(frozen=True, slots=True)
+class DirectionStats:
+    """What passed in one direction of a flow.
+
+    Attributes:
+        bytes: payload seen.
+        missed: bytes of the stream that callouts above kept from us.
+        indications: how often we were asked.
+        sha256: digest of the payload, hex.
+        end: `fin`, `reset`, or empty while it is open.
+    """
+
+    bytes: int
+    missed: int
+    indications: int
+    sha256: str
+    end: str
+
+
+@dataclass(frozen=True, slots=True)
+class FlowStats:
+    """One flow: its handle, what it was called in the log, and its directions; None for one not watched."""
+
+    flow: int
+    name: str
+    to_client: DirectionStats | None
+    to_upstream: DirectionStats | None
+    ended: bool
+
+
+class MonitorLane(Lane):
+    """The counters of one direction."""
+
+    __slots__ = ("bytes", "digest", "end", "indications", "missed", "name", "shown")
+
+    def __init__(self, flow_id: int, layer_id: int, inbound: bool, direction: str) -> None:
+        super().__init__(flow_id, layer_id, inbound, direction)
+        self.name = ""
+        self.bytes = 0
+        self.missed = 0
+        self.indications = 0
+        self.digest = hashlib.sha256()
+        self.end = ""
+        self.shown = 0
+
+    def stats(self) -> DirectionStats:
+        """The counters now."""
+        return DirectionStats(self.bytes, self.missed, self.indications, self.digest.hexdigest(), self.end)
+
+
+class Monitor(Callout):
+    """Watches: bytes, digests and ends of each flow, and a log of them. Inspection only.
+
+    Log lines are written while the stream waits: to a file or a fast terminal, please.
+
+    Args:
+        log: one line per indication, with a hex dump, or with escaped text; `none` logs ends only.
+        to: `-` for stderr, or a file to append to.
+        limit: most payload shown per flow and direction.
+        summary: one line per direction when a flow ends.
+        direction: the directions to watch.
+
+    Raises:
+        ValueError: an option is out of its range.
+    """
+
+    layers = ("stream", "ale_flow_established")
+    flags = int(CalloutFlags.ALLOW_MID_STREAM_INSPECTION)
+    filter_action = "callout_inspection"
+    example = "monitor,log=text"
+
+    def __init__(
+        self,
+        log: Log = "none",
+        to: str = "-",
+        limit: Size = "64KiB",
+        summary: bool = True,
+        direction: Direction = "both",
+    ) -> None:
+        if log not in ("none", "lines", "hex", "text"):
+            raise ValueError(f"log={log!r}: expected one of none, lines, hex, text")
+        self.lanes = Lanes(self, MonitorLane, direction, per_stage=False, opened=self._opened)
+        self._log = log
+        self._target = LogTarget(to)
+        self._limit = parse_size(limit)
+        self._summary = summary
+        self._ended: deque[FlowStats] = deque(maxlen=_KEPT)
+
+    @property
+    def stats(self) -> list[FlowStats]:
+        """Statistics of the flows: the last thousand that ended, then those that live, oldest first."""
+        lanes: dict[int, list[MonitorLane]] = {}
+        for lane in self.lanes:
+            lanes.setdefault(lane.flow_id, []).append(lane)
+        return [*self._ended, *(_flow_stats(pair, ended=False) for pair in lanes.values())]
+
+    def classify_ale_flow_established(
+        self,
+        in_fixed_values: IncomingValues,
+        in_meta_values: IncomingMetadataValues,
+        layer_data: Any,
+        classify_context: Any,
+        filter: Filter,
+        flow_context: int,
+        classify_out: ClassifyOut,
+    ) -> None:
+        """Take note of a flow that may never say a byte."""
+        inspect(classify_out)
+        self.lanes.establish(in_fixed_values, in_meta_values)
+
+    def classify_fn(
+        self,
+        in_fixed_values: IncomingValues,
+        in_meta_values: IncomingMetadataValues,
+        layer_data: Any,
+        classify_context: Any,
+        filter: Filter,
+        flow_context: int,
+        classify_out: ClassifyOut,
+    ) -> None:
+        """Count, digest, log."""
+        inspect(classify_out)
+        stream: StreamData = layer_data.stream_data
+        lane = self.lanes.find(in_fixed_values, in_meta_values, filter, flow_context, stream.flags)
+        if lane is None:
+            return
+        if self._log != "none":
+            self._log_indication(lane, stream, layer_data.missed_bytes)
+        self._count(lane, stream, layer_data.missed_bytes)
+
+    def flow_delete_fn(self, layer_id: int, callout_id: int, flow_context: int) -> None:
+        """The flow has ended: keep its numbers, and sum it up."""
+        lanes = self.lanes.free(flow_context)
+        if not lanes:
+            return
+        self._ended.append(_flow_stats(lanes, ended=True))
+        if self._summary:
+            for lane in lanes:
+                stats = lane.stats()
+                missed = f" missed={stats.missed}" if stats.missed else ""
+                self._target.write(
+                    f"{lane.name} {lane.direction} end={stats.end or 'none'} bytes={stats.bytes}{missed}"
+                    f" indications={stats.indications} sha256={stats.sha256}"
+                )
+        if not any(True for _ in self.lanes):
+            self._target.close()  # nobody tells us of the last flow; the next one opens it again
+
+    def _count(self, lane: MonitorLane, stream: StreamData, missed: int) -> None:
+        lane.indications += 1
+        lane.missed += missed
+        lane.bytes += stream.data_length
+        for piece in stream.pieces():
+            lane.digest.update(piece)
+        if stream.flags & ABORT:
+            lane.end = "reset"
+        elif stream.flags & DISCONNECT:
+            lane.end = "fin"
+
+    def _log_indication(self, lane: MonitorLane, stream: StreamData, missed: int) -> None:
+        what = f"{lane.name} {lane.direction} at={lane.bytes} bytes={stream.data_length}"
+        if missed:
+            what += f" missed={missed}"
+        if stream.flags & (ABORT | DISCONNECT):
+            what += " reset" if stream.flags & ABORT else " fin"
+        self._target.write(what)
+        if self._log != "lines" and stream.data_length and lane.shown <= self._limit:
+            self._show(lane, stream)
+
+    def _show(self, lane: MonitorLane, stream: StreamData) -> None:
+        room = self._limit - lane.shown
+        lane.shown += stream.data_length
+        data = stream.tobytes()[:room]
+        if self._log == "hex":
+            rows = hex_rows(data, lane.bytes)
+        else:
+            rows = [escaped(line) for line in data.splitlines(keepends=True)]
+        for row in rows:
+            self._target.write(f"    {row}")
+        if lane.shown > self._limit:
+            self._target.write(
+                f"    (more than the limit of {self._limit} bytes: no more payload of this direction)"
+            )
+
+    def _opened(self, lanes: list[MonitorLane], fixed: IncomingValues, meta: IncomingMetadataValues) -> None:
+        at_stream = fixed.layer_id in LAYERS_BY_NAME["stream"]
+        fields = _STREAM_FIELDS if at_stream else _ESTABLISHED_FIELDS
+        values = [fixed.incoming_value[field].value for field in fields]
+        local, remote = _endpoint(values[0], values[1]), _endpoint(values[2], values[3])
+        local_is_client = self.direction_of(meta.flow_handle, SEND) == "to_upstream"
+        client, server = (local, remote) if local_is_client else (remote, local)
+        for lane in lanes:
+            lane.name = f"flow {lane.flow_id} {client} > {server}"
+
+
+_STREAM_FIELDS = (
+    int(FieldsStream.IP_LOCAL_ADDRESS),
+    int(FieldsStream.IP_LOCAL_PORT),
+    int(FieldsStream.IP_REMOTE_ADDRESS),
+    int(FieldsStream.IP_REMOTE_PORT),
+)
+_ESTABLISHED_FIELDS = (
+    int(FieldsAleFlowEstablished.IP_LOCAL_ADDRESS),
+    int(FieldsAleFlowEstablished.IP_LOCAL_PORT),
+    int(FieldsAleFlowEstablished.IP_REMOTE_ADDRESS),
+    int(FieldsAleFlowEstablished.IP_REMOTE_PORT),
+)
+
+
+def _endpoint(address: int | bytes, port: int) -> str:
+    text = str(ip_address(address))
+    return f"[{text}]:{port}" if ":" in text else f"{text}:{port}"
+
+
+def _flow_stats(lanes: list[MonitorLane], *, ended: bool) -> FlowStats:
+    by_direction = {lane.direction: lane.stats() for lane in lanes}
+    first = lanes[0]
+    return FlowStats(
+        first.flow_id, first.name, by_direction.get("to_client"), by_direction.get("to_upstream"), ended
+    )

@@ -1,0 +1,200 @@
+"""`stream_edit`: replaces a byte pattern everywhere in the stream, inline or out of band.
+
+Owns both ways of doing the task of WFP's stream edit sample; finding matches is the matcher's. The edited
+stream is the same for every way to cut it: matches leftmost first, not overlapping, and what was put in is
+not searched again.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from wfpstream.fwps import ClassifyOut, StreamCalloutIoPacket, StreamData, Worker
+
+from ._answers import LAST, LIMIT_REACHED, block, need_more, permit
+from ._lane_callout import WorkerCallout, inject_here
+from ._lanes import Direction, Lane
+from ._matcher import Matcher
+from ._options import Text, as_bytes
+
+# Larger injections are split: one call must stay far below limit `injected` (INJ-43).
+_PIECE = 65_536
+
+# Steps of a plan: a positive number permits so many bytes, a negative one holds them for more to come.
+_EDIT = 0
+
+
+class EditLane(Lane):
+    """Where the editing of one direction stands.
+
+    Attributes:
+        plan: what to do with the rest of the present indication, last step first.
+        left: bytes of it that are still to be decided; the next indication is exactly these (IND-11).
+        replaced: matches replaced so far.
+    """
+
+    __slots__ = ("left", "plan", "replaced")
+
+    def __init__(self, flow_id: int, layer_id: int, inbound: bool, direction: str) -> None:
+        super().__init__(flow_id, layer_id, inbound, direction)
+        self.plan: list[int] = []
+        self.left = 0
+        self.replaced = 0
+
+
+class EditWorker(Worker):
+    """Edits a direction out of band."""
+
+    async def run(self) -> None:
+        """Inject the edited bytes as soon as they are decided: what may begin a match, at the FIN."""
+        edit = self.callout
+        assert isinstance(edit, StreamEdit)
+        held, replaced = b"", 0
+        while True:
+            item = await self.next()
+            if item.kind == "data":
+                data = held + item.data
+                matches, tail = edit.search(data, replaced)
+                replaced += len(matches)
+                if not matches and not tail and not held:
+                    await self.inject(item)  # as it came: nothing is copied
+                    continue
+                item.release()
+                held = data[len(data) - tail :]
+                await self._put(edit.edited(data[: len(data) - tail], matches))
+            elif item.kind == "abort":
+                return
+            else:
+                await self._put(held)
+                if item.kind == "end":
+                    await self.inject_fin()
+                return
+
+    async def _put(self, data: bytes) -> None:
+        for start in range(0, len(data), _PIECE):
+            await self.inject(data[start : start + _PIECE])
+
+
+class StreamEdit(WorkerCallout[EditLane]):
+    """Replaces one byte pattern by another, across every segment border.
+
+    Only bytes at the end of an indication that may begin a match wait for the next ones. Inline, a match is
+    blocked and the replacement injected in its place; out of band, everything is pended and injected again.
+
+    Args:
+        find: the pattern, at least one byte.
+        replace: what to put in its place; may be empty, or contain the pattern.
+        mode: `inline` or `oob` (out of band).
+        count: most replacements in each direction of a connection.
+        direction: where to replace.
+
+    Raises:
+        ValueError: the pattern is empty, or an option is out of its range.
+    """
+
+    worker_class = EditWorker
+    example = "stream_edit,find=rainy,replace=sunny"
+
+    def __init__(
+        self,
+        find: Text,
+        replace: Text = b"",
+        mode: Literal["inline", "oob"] = "inline",
+        count: int | None = None,
+        direction: Direction = "both",
+    ) -> None:
+        super().__init__(EditLane, direction)
+        self._matcher = Matcher(as_bytes(find))
+        self._replacement = as_bytes(replace)
+        if mode not in ("inline", "oob"):
+            raise ValueError(f"mode={mode!r}: expected inline or oob")
+        if count is not None and count < 0:
+            raise ValueError(f"count={count}: expected 0 or more")
+        self._inline = mode == "inline"
+        self._count = count
+
+    def search(self, data: bytes, replaced: int) -> tuple[list[int], int]:
+        """(where the matches begin, length of the tail that may begin another), after `replaced` matches."""
+        limit = None if self._count is None else self._count - replaced
+        if limit == 0:
+            return [], 0
+        matches = self._matcher.find_all(data, limit)
+        if len(matches) == limit:
+            return matches, 0
+        return matches, self._matcher.tail(data, matches[-1] + len(self._matcher.pattern) if matches else 0)
+
+    def edited(self, data: bytes, matches: list[int]) -> bytes:
+        """`data` with these matches replaced."""
+        parts, at = [], 0
+        for match in matches:
+            parts += [data[at:match], self._replacement]
+            at = match + len(self._matcher.pattern)
+        parts.append(data[at:])
+        return b"".join(parts)
+
+    def pends(
+        self, lane: EditLane, stream: StreamData, packet: StreamCalloutIoPacket, answer: ClassifyOut
+    ) -> bool:
+        """Out of band, everything; inline, nothing."""
+        if self._inline and stream.data_length:
+            self._edit_inline(lane, stream, packet, answer)
+        return not self._inline
+
+    def _edit_inline(
+        self, lane: EditLane, stream: StreamData, packet: StreamCalloutIoPacket, answer: ClassifyOut
+    ) -> None:
+        length = stream.data_length
+        if answer.flags & LIMIT_REACHED:
+            self._edit_at_limit(lane, stream, packet, answer)
+            return
+        # A new indication is searched once; its remainders follow the plan.
+        if lane.left != length and not self._plan(lane, stream):
+            return
+        step = lane.plan.pop()
+        lane.left = 0
+        if step == _EDIT:
+            self._replace(lane, stream, packet, answer)
+        elif step > 0:
+            permit(packet, answer, step)
+            lane.left = length - step
+        elif not answer.flags & LAST:
+            need_more(packet, answer)  # one more byte may settle it: never the whole pattern at once
+
+    def _plan(self, lane: EditLane, stream: StreamData) -> bool:
+        """Search the indication; False if all of it passes."""
+        data = stream.tobytes()
+        matches, tail = self.search(data, lane.replaced)
+        if not matches and not tail:
+            return False
+        steps, at = [], 0
+        for match in matches:
+            if match > at:
+                steps.append(match - at)
+            steps.append(_EDIT)
+            at = match + len(self._matcher.pattern)
+        if at < len(data) - tail:
+            steps.append(len(data) - tail - at)
+        if tail:
+            steps.append(-tail)
+        steps.reverse()
+        lane.plan = steps
+        return True
+
+    def _replace(
+        self, lane: EditLane, stream: StreamData, packet: StreamCalloutIoPacket, answer: ClassifyOut
+    ) -> None:
+        if inject_here(self, lane, stream, self._replacement, packet, answer):
+            block(packet, answer, len(self._matcher.pattern))
+            lane.replaced += 1
+            lane.left = stream.data_length - len(self._matcher.pattern)
+
+    def _edit_at_limit(
+        self, lane: EditLane, stream: StreamData, packet: StreamCalloutIoPacket, answer: ClassifyOut
+    ) -> None:
+        """NMD-7: at the engine's limit all of it is decided at once, and nothing may wait."""
+        data = stream.tobytes()
+        matches, _ = self.search(data, lane.replaced)
+        lane.left = 0
+        if matches and inject_here(self, lane, stream, self.edited(data, matches), packet, answer):
+            lane.replaced += len(matches)
+            block(packet, answer)
