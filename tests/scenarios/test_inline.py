@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from wfpstream.engine import EngineOptions
 
 from tests.scenarios.editors import Editor, StyleK, StyleN
 from tests.scenarios.support import B, Bench, P, Script, bytewise, cut_at, cuttings, inj
+from wfpstream.engine import EngineOptions
 
 TEXT = b"AB cloudy CD"
 

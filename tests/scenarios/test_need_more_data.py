@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from wfpstream.engine import EngineOptions
 
 from tests.scenarios.editors import StyleN
 from tests.scenarios.support import NMD, Answer, B, Bench, C, Call, P, Recording, Script, bytewise
+from wfpstream.engine import EngineOptions
 
 LIMIT = 8_388_608
 READ = 65_536
