@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ._callout import Callout, Callout0, Callout1, Callout2
+from ._callout import Callout0, Callout1, Callout2
+from ._comfort import Callout
 from ._conditions import LISTENER_FIELD, Condition, compile_conditions
 from ._connection import Attempt
 from ._constants import (
@@ -54,6 +55,7 @@ from ._net_buffer import (
     ndis_retreat_net_buffer_data_start,
 )
 from ._options import EngineOptions, Limits, Policy, Timeouts, Verify
+from ._out_of_band import OutOfBandCallout
 from ._output import Output
 from ._records import (
     ClassifyOut,
@@ -66,7 +68,7 @@ from ._records import (
 from ._services import RunTime
 from ._stream_data import StreamData, StreamDataOffset
 from ._violations import SEVERITY
-from ._worker import FlowEnded, InjectedHandle, OutOfBandCallout, Pended, Worker
+from ._worker import FlowEnded, InjectedHandle, Pended, Worker
 
 __all__ = [
     "ABORT_FLUSH",

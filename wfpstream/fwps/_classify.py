@@ -25,8 +25,7 @@ from ._stream_state import ABORT, DATA, FIN, URGENT
 
 if TYPE_CHECKING:
     from ._core import Core
-    from ._flow import Flow
-    from ._lane import Lane
+    from ._flow import Flow, Lane
     from ._ownership import Ownership
     from ._run import Run
 

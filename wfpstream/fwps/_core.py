@@ -19,8 +19,7 @@ from ._options import EngineOptions
 from ._violations import ALWAYS_REPORTED, SEVERITY, where_in_callout
 
 if TYPE_CHECKING:
-    from ._flow import Flow
-    from ._lane import Lane
+    from ._flow import Flow, Lane
     from ._run import InjectedBuffer
 
 Event = dict[str, Any]
@@ -295,7 +294,7 @@ class Core:
             "filter": stage.filter.filter_id,
             "dir": stage.flow.direction_name(lane.direction),
             "offset": stage.flow.offset_at(lane),
-            "where": where_in_callout(stage.entry),
+            "where": where_in_callout(stage.entry.classify_code if stage.entry else None),
         }
 
     def refused(self, call: str, status: NtStatus, rule: str, flow: Flow | None = None) -> NtStatus:

@@ -1,24 +1,38 @@
-"""A flow: one TCP connection through the proxy, as the engine knows it.
+"""A flow: one TCP connection through the proxy, its stages, and what each has in front of it.
 
-Owns the flow's pipeline, its outputs, its contexts and the levels a driver reads (architecture, the engine's
-border). Inputs go straight to the run time's parts; a flow must not know sockets or clocks.
+Owns the data model of the run time - `Flow`, its `Stage`s (one filter and the callout it names) and their `Lane`s
+(one direction of a stage) - with its counters, and the levels a driver reads (architecture, the engine's border).
+It must not decide anything: `_stream_state` has the rules, `_waterfall` moves the bytes, `_inputs` takes them in.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Protocol
 
-from ._ledger import DirectionLedger, ledger_of
+from ._constants import FilterRunFlags, IncomingFlag
+from ._ledger import DirectionLedger
 from ._output import Output
-from ._stream_state import CALL, DEFERRED, NEED_MORE
+from ._run import EXPEDITED, InjectedBuffer, Run
+from ._stream_state import (
+    CALL,
+    DEFERRED,
+    IDLE,
+    INSPECTION,
+    NEED_MORE,
+    PASS,
+    PERMIT_ALL,
+    PLAIN_BLOCK,
+    PLAIN_PERMIT,
+    REMOVE,
+)
 
 if TYPE_CHECKING:
-    from ._inputs import Inputs
-    from ._lane import Lane
-    from ._records import IncomingValues
-    from ._stage import Stage
-    from ._worker import Worker
+    from ._callout import CalloutEntry
+    from ._filter import Filter2
+    from ._records import IncomingMetadataValues, IncomingValues
 
 Address = tuple[str, int]
 
@@ -55,6 +69,292 @@ class Endpoints:
     local: str = "client"
     nodelay: bool = False
     label: int | None = None
+
+
+_PERMIT_IF_UNREGISTERED = int(FilterRunFlags.PERMIT_IF_CALLOUT_UNREGISTERED)
+_MID_STREAM = int(IncomingFlag.MID_STREAM_INSPECTION)
+
+
+class Lane:
+    """One stage in one direction. Everything counted is in bytes.
+
+    The pairs `*_o`, `*_i` count original and injected bytes apart (LED-1).
+    """
+
+    __slots__ = (
+        "asked_again",
+        "blocked_i",
+        "blocked_o",
+        "bypassed_i",
+        "bypassed_o",
+        "bytes",
+        "carry",
+        "classified",
+        "closed",
+        "continued",
+        "deferred_flags",
+        "direction",
+        "discarded_i",
+        "discarded_o",
+        "fin_pended",
+        "fin_pended_at",
+        "fin_queued",
+        "fresh",
+        "held_since",
+        "in_i",
+        "in_o",
+        "injected",
+        "last_blocked",
+        "limit_shown",
+        "missed",
+        "mode",
+        "newest_injected",
+        "oob_ever",
+        "outstanding",
+        "pended_buffers",
+        "pended_bytes",
+        "permitted_i",
+        "permitted_o",
+        "queue",
+        "remainder",
+        "required",
+        "stage",
+        "unseen_discarded_i",
+        "unseen_discarded_o",
+        "urgent_queued",
+        "visible",
+    )
+
+    def __init__(self, stage: Stage, direction: int) -> None:
+        self.stage = stage
+        self.direction = direction
+        self.queue: deque[Run] = deque()
+        self.visible = 0  # bytes in the queue that this stage may see, urgent ones apart
+        self.bytes = 0  # everything in the queue, bypassing bytes included
+        self.fresh = 0  # runs put in since borrowed bytes were last copied
+        self.urgent_queued = 0
+        self.fin_queued = False
+        self.mode = IDLE
+        self.required = 0
+        self.remainder = 0  # bytes that the next indication must show exactly (IND-11)
+        self.limit_shown = False
+        self.continued = False
+        self.deferred_flags = 0
+        self.asked_again = 0
+        self.carry = 0  # original bytes removed here since the last run that left (ARB-11)
+        self.missed = 0
+        self.closed = False
+        self.fin_pended = False
+        self.fin_pended_at = 0.0
+        self.held_since = 0.0
+        self.classified = False
+        self.last_blocked: bool | None = None
+        self.oob_ever = False
+        self.newest_injected = 0  # serial of the newest clone that came back (V-53)
+        self.pended_buffers = 0
+        self.pended_bytes = 0
+        self.outstanding: deque[InjectedBuffer] = deque()
+        self.in_o = self.in_i = 0
+        self.permitted_o = self.permitted_i = 0
+        self.blocked_o = self.blocked_i = 0
+        self.discarded_o = self.discarded_i = 0
+        self.unseen_discarded_o = self.unseen_discarded_i = 0
+        self.bypassed_o = self.bypassed_i = 0
+        self.injected = 0
+
+    def append(self, run: Run) -> None:
+        """Put a run at the tail; one that bypasses this stage only keeps its place (ARB-13)."""
+        self.queue.append(run)
+        self.bytes += run.length
+        self.fresh += 1
+        if run.fin:
+            self.fin_queued = True
+        elif run.target <= self.stage.index:
+            if run.flags & EXPEDITED:
+                self.urgent_queued += 1
+            else:
+                self.visible += run.length
+
+    def took(self, run: Run) -> None:
+        """Bookkeeping for a run, or the front of one, that left the queue."""
+        self.bytes -= run.length
+        if run.fin:
+            self.fin_queued = False
+        elif run.target <= self.stage.index:
+            if run.flags & EXPEDITED:
+                self.urgent_queued -= 1
+            else:
+                self.visible -= run.length
+
+    def pop(self) -> Run:
+        """Take the head."""
+        run = self.queue.popleft()
+        self.took(run)
+        return run
+
+    def pop_bytes(self, length: int) -> Run:
+        """Take the head, at most `length` bytes of it."""
+        head = self.queue[0]
+        if head.length <= length:
+            return self.pop()
+        front = head.split(length)
+        self.took(front)
+        return front
+
+    def mark_seen(self, run: Run) -> None:
+        """The stage is shown this run for the first time: LED-1 `in`, and what was lost before it (ARB-11)."""
+        if run.seen:
+            return
+        run.seen = True
+        self.missed += run.missed
+        if run.owner is None:
+            self.in_o += run.length
+        else:
+            self.in_i += run.length
+
+    def count_bypass(self, run: Run) -> None:
+        """LED-2: these bytes go past this stage."""
+        if run.owner is None:
+            self.bypassed_o += run.length
+        else:
+            self.bypassed_i += run.length
+
+    def count_permitted(self, run: Run) -> None:
+        if run.owner is None:
+            self.permitted_o += run.length
+        else:
+            self.permitted_i += run.length
+
+    def count_blocked(self, run: Run) -> None:
+        if run.owner is None:
+            self.blocked_o += run.length
+        else:
+            self.blocked_i += run.length
+
+    def count_discarded(self, run: Run) -> None:
+        """LED-1 `discarded` for bytes this stage was shown, LED-2 `discarded_between` for the others."""
+        original = run.owner is None
+        if run.seen:
+            self.discarded_o += run.length if original else 0
+            self.discarded_i += 0 if original else run.length
+        else:
+            self.unseen_discarded_o += run.length if original else 0
+            self.unseen_discarded_i += 0 if original else run.length
+
+    def keep(self) -> None:
+        """Copy what lies in the driver's buffer: only runs put in since the last time can (linear in them)."""
+        for run in islice(reversed(self.queue), self.fresh):
+            run.keep()
+        self.fresh = 0
+
+    @property
+    def stored(self) -> int:
+        """Bytes in the queue, held ones included, counted run by run for the ledger (IND-25)."""
+        return sum(run.length for run in self.queue)
+
+    @property
+    def held(self) -> int:
+        """Bytes shown and not decided (LED-1)."""
+        index = self.stage.index
+        return sum(run.length for run in self.queue if run.seen and run.target <= index)
+
+
+class Stage:
+    """One (filter, callout) pair of a flow.
+
+    Attributes:
+        index: place in the flow's pipeline, 0 is asked first.
+        next_sub_layer: index of the first stage of the next sublayer: where PERMIT leads (ARB-6).
+        kind: CALL, PASS, REMOVE or PERMIT_ALL of `_stream_state`.
+        mid_stream: the stage began after the flow was established (MID-1).
+    """
+
+    __slots__ = (
+        "allowed",
+        "context",
+        "entry",
+        "filter",
+        "flow",
+        "index",
+        "kind",
+        "lanes",
+        "meta",
+        "mid_stream",
+        "next_sub_layer",
+        "retired",
+        "slow_until",
+    )
+
+    def __init__(self, flow: Flow, filter: Filter2, entry: CalloutEntry | None, mid_stream: bool) -> None:
+        self.flow = flow
+        self.filter = filter
+        self.entry = entry
+        self.mid_stream = mid_stream
+        self.index = 0
+        self.next_sub_layer = 0
+        self.allowed = False
+        self.retired = False
+        self.context = 0
+        self.kind = PASS
+        self.meta: IncomingMetadataValues | None = None
+        self.lanes = (Lane(self, 0), Lane(self, 1))
+
+    @property
+    def is_inspection(self) -> bool:
+        """The filter may not modify the stream (ACT-2, POL-2)."""
+        return self.filter.action_type == INSPECTION
+
+    @property
+    def ever_classified(self) -> bool:
+        """The callout was asked at least once on this flow (IND-16)."""
+        return self.lanes[0].classified or self.lanes[1].classified
+
+    def refresh(self) -> None:
+        """Work out `kind` anew: after registration, association, ALLOW_CONNECTION or retiring."""
+        action = self.filter.action_type
+        if action == PLAIN_PERMIT:
+            self.kind = PERMIT_ALL
+        elif action == PLAIN_BLOCK:
+            self.kind = REMOVE
+        elif self.entry is None or not self.entry.registered:
+            self.kind = self._kind_without_callout()
+        else:
+            self.kind = self._kind_with_callout(self.entry)
+
+    def _kind_without_callout(self) -> int:
+        """REG-5, REG-6: an added callout that is not registered."""
+        if self.is_inspection:
+            return PASS
+        return PERMIT_ALL if self.filter.flags & _PERMIT_IF_UNREGISTERED else REMOVE
+
+    def _kind_with_callout(self, entry: CalloutEntry) -> int:
+        self.context = self.flow.contexts.get((self.filter.layer_id, entry.callout_id), 0)
+        if self.allowed or self.retired:
+            return PASS
+        if self.mid_stream and not entry.mid_stream_allowed:
+            return PASS  # MID-1: skipped on this flow for good
+        if entry.conditional_on_flow and not self.context:
+            return PASS  # CFN-1: skipped, and skipping never blocks
+        return CALL
+
+    def set_meta(self, meta: IncomingMetadataValues) -> None:
+        """Give the stage its metadata; MET-4 marks one that began mid-stream."""
+        meta.flags = _MID_STREAM if self.mid_stream else 0
+        self.meta = meta
+
+
+class FlowInputs(Protocol):
+    """Where a flow sends what its driver tells it; `_inputs` implements it."""
+
+    def received(self, flow: Flow, direction: int, view: memoryview, urgent: bool, fin: bool) -> None: ...
+    def received_fin(self, flow: Flow, direction: int) -> None: ...
+    def reset(self, flow: Flow, leg: int, reason: str) -> None: ...
+    def sent(self, flow: Flow, direction: int, count: int) -> None: ...
+    def fin_sent(self, flow: Flow, direction: int) -> None: ...
+    def passed(self, flow: Flow, direction: int, count: int) -> None: ...
+    def gone(self, flow: Flow, reason: str) -> None: ...
+    def is_full(self, flow: Flow, direction: int) -> bool: ...
+    def ledger(self, flow: Flow, direction: int) -> DirectionLedger: ...
 
 
 class Flow:
@@ -112,7 +412,9 @@ class Flow:
         "workers",
     )
 
-    def __init__(self, inputs: Inputs, flow_id: int, endpoints: Endpoints, layer_id: int, born: int) -> None:
+    def __init__(
+        self, inputs: FlowInputs, flow_id: int, endpoints: Endpoints, layer_id: int, born: int
+    ) -> None:
         self._inputs = inputs
         self.id = flow_id
         self.number = flow_id if endpoints.label is None else endpoints.label
@@ -156,7 +458,7 @@ class Flow:
         self.offload_wanted = False
         self.offloaded = False
         self.urgent_seen = False
-        self.workers: dict[tuple[int, int], Worker] = {}
+        self.workers: dict[tuple[int, int], Any] = {}
 
     # -- inputs (driver -> engine) -------------------------------------------------------------------
 
@@ -274,4 +576,4 @@ class Flow:
 
     def ledger(self, direction: int) -> DirectionLedger:
         """The byte ledger of one direction (LED-1..LED-4)."""
-        return ledger_of(self, direction)
+        return self._inputs.ledger(self, direction)

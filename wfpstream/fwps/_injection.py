@@ -22,9 +22,7 @@ from ._run import EMPTY_VIEW, InjectedBuffer, Provenance, Run
 if TYPE_CHECKING:
     from ._callout import CalloutTable, CompletionFn
     from ._core import Core
-    from ._flow import Flow
-    from ._lane import Lane
-    from ._stage import Stage
+    from ._flow import Flow, Lane, Stage
     from ._waterfall import Waterfall
 
 _SEND = int(StreamFlags.SEND)

@@ -9,12 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from . import _stream_state as rules
+from ._bookkeeping import ledger_of
 from ._flow import ENDED, LIVE
 from ._run import EMPTY_VIEW, Run
 
 if TYPE_CHECKING:
     from ._core import Core
     from ._flow import Flow
+    from ._ledger import DirectionLedger
     from ._lifecycle import Lifecycle
     from ._waterfall import Waterfall
 
@@ -128,6 +130,9 @@ class Inputs:
         self.core.mark(flow)
         self.core.settle()
         self.core.after_outside_call(flow)
+
+    def ledger(self, flow: Flow, direction: int) -> DirectionLedger:
+        return ledger_of(flow, direction)
 
     # -- borrowed bytes and memory ---------------------------------------------------------------------
 

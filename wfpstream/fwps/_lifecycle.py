@@ -13,9 +13,8 @@ from wfpstream.fwp import NtStatus, profile_at_least
 
 from . import _stream_state as rules
 from ._constants import MetadataField
-from ._flow import ABORT_FLUSH, ABORT_NOW, ENDED, ENDING, LIVE
+from ._flow import ABORT_FLUSH, ABORT_NOW, ENDED, ENDING, LIVE, Stage
 from ._records import IncomingMetadataValues
-from ._stage import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,9 +23,8 @@ if TYPE_CHECKING:
     from ._contexts import Contexts
     from ._core import Core
     from ._filter import Filter2
-    from ._flow import Flow
+    from ._flow import Flow, Lane
     from ._injection import Injector
-    from ._lane import Lane
     from ._ownership import Ownership
     from ._waterfall import Waterfall
 
@@ -201,7 +199,7 @@ class Lifecycle:
     def drain_or_drop(self, flow: Flow, lane: Lane | None) -> None:
         """POL-3: permit and bypass ask the callout to drain; without that they are `drop`."""
         owner = lane.stage.entry.owner if lane is not None and lane.stage.entry is not None else None
-        if self.core.options.policy.on_limit != rules.POLICY_DROP and owner is not None and _can_drain(owner):
+        if self.core.options.policy.on_limit != rules.POLICY_DROP and owner is not None and owner.drains:
             self.core.at(self.core.clock(), owner.drain)
         else:
             self.waterfall.doom(flow, "drop")
@@ -323,10 +321,3 @@ def _moved_target(target: int, moved: list[int]) -> int:
     if target < len(moved):
         return moved[target]
     return (moved[-1] if moved else -1) + 1
-
-
-def _can_drain(owner: object) -> bool:
-    """The callout brings a `drain` of its own (MGMT-16)."""
-    from ._callout import Callout
-
-    return isinstance(owner, Callout) and type(owner).drain is not Callout.drain

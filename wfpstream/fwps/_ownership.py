@@ -19,7 +19,7 @@ from ._stream_data import IndicatedRecord, StreamData
 if TYPE_CHECKING:
     from ._callout import CalloutTable
     from ._core import Core, Frame
-    from ._lane import Lane
+    from ._flow import Lane
 
 CLONE, ALLOCATED, REFERENCE = "clone", "allocated", "reference"
 CALLER, ENGINE, FREED = 0, 1, 2

@@ -13,7 +13,15 @@ from uuid import UUID
 from wfpstream.fwp import CALLOUT_FLAG_SINCE, CalloutFlags, NtStatus, profile_at_least
 
 from . import _stream_state as rules
-from ._callout import Callout, Callout0, CalloutEntry, CalloutTable, callout_key, layers_of, structure_for
+from ._callout import (
+    Callout0,
+    CalloutEntry,
+    CalloutTable,
+    ComfortableCallout,
+    callout_key,
+    layers_of,
+    structure_for,
+)
 from ._connection import Connections
 from ._constants import LayerId
 from ._contexts import Contexts
@@ -198,7 +206,7 @@ class RunTime:
         self.lifecycle.callout_changed(entry)
         return NtStatus.STATUS_SUCCESS
 
-    def register(self, callout: Callout, name: str) -> list[tuple[LayerId, UUID, int]]:
+    def register(self, callout: ComfortableCallout, name: str) -> list[tuple[LayerId, UUID, int]]:
         """Register a comfortable callout once per layer and family (REG-9): (layer, key, callout id) each.
 
         Raises ValueError for an unknown layer or when the callout is refused.

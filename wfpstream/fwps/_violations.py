@@ -6,11 +6,7 @@ Owns the table; detecting is done where the rule is. It must not know flows or l
 from __future__ import annotations
 
 import sys
-from types import FrameType
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from ._callout import CalloutEntry
+from types import CodeType, FrameType
 
 # E = contract broken, W = warning, L = lint.
 SEVERITY: dict[str, str] = {
@@ -105,7 +101,7 @@ ALWAYS_REPORTED = frozenset(("V-2", "V-3", "V-5", "V-40", "ACT-13"))
 _PACKAGE = __name__.rpartition(".")[0].rpartition(".")[0]
 
 
-def where_in_callout(entry: CalloutEntry | None) -> str | None:
+def where_in_callout(code: CodeType | None) -> str | None:
     """file:line of the innermost frame outside this package, else of the callout's classify function."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
@@ -113,8 +109,6 @@ def where_in_callout(entry: CalloutEntry | None) -> str | None:
         if module.startswith(_PACKAGE + ".callouts.") or not module.startswith(_PACKAGE + "."):
             break
         frame = frame.f_back
-    if entry is not None and entry.classify_code is not None:
-        code = entry.classify_code
-        if frame is None or frame.f_code.co_filename != code.co_filename:
-            return f"{code.co_filename}:{code.co_firstlineno}"
+    if code is not None and (frame is None or frame.f_code.co_filename != code.co_filename):
+        return f"{code.co_filename}:{code.co_firstlineno}"
     return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else None

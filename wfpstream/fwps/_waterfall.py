@@ -17,10 +17,8 @@ from ._stream_state import ABORT, DATA, DEFERRED, FIN, IDLE, NEED_MORE, URGENT
 
 if TYPE_CHECKING:
     from ._core import Core
-    from ._flow import Flow
-    from ._lane import Lane
+    from ._flow import Flow, Lane, Stage
     from ._records import ClassifyOut, StreamCalloutIoPacket
-    from ._stage import Stage
     from ._stream_data import Segment
 
 ENDLESS_REQUESTS = 64  # V-51

@@ -1,6 +1,6 @@
 """Out-of-band work as a coroutine: one worker per flow and direction, stepped by the engine.
 
-Owns `OutOfBandCallout`, `Worker` and the host that answers what a worker awaits. The awaitables are our own
+Owns `Worker` and the host that answers what a worker awaits. The awaitables are our own
 (architecture, out-of-band workers): no event loop is needed, so live, in memory and in replay a worker takes
 the same steps in the same order (due time, flow, direction, creation). Only `Worker.call` leaves the engine.
 """
@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 from wfpstream.fwp import ActionType, NtStatus
 
 from . import _stream_state as rules
-from ._callout import Callout
-from ._constants import LayerId, StreamFlags
+from ._constants import StreamFlags
 from ._flow import LIVE
 from ._net_buffer import NetBufferList, chain_of
 from ._ownership import CALLER, BufferRecord
@@ -29,6 +28,19 @@ _EXPEDITED = int(StreamFlags.RECEIVE_EXPEDITED | StreamFlags.SEND_EXPEDITED)
 _DISCONNECT = int(StreamFlags.RECEIVE_DISCONNECT | StreamFlags.SEND_DISCONNECT)
 _ABORT = int(StreamFlags.RECEIVE_ABORT | StreamFlags.SEND_ABORT)
 _RECEIVE = int(StreamFlags.RECEIVE)
+
+
+class WorkingCallout(Protocol):
+    """What the host needs of an `OutOfBandCallout`."""
+
+    name: str
+    fwps: Any
+    injection_handle: int
+
+    def wants(self, flow_handle: int, inbound: bool) -> bool: ...
+    def make_worker(self, host: WorkerHost, flow: Flow, direction: int) -> Worker: ...
+    def callout_id(self, layer_id: int) -> int: ...
+    def inject_fin(self, flow_id: int, layer_id: int, stream_flags: int) -> NtStatus: ...
 
 
 class FlowEnded(Exception):
@@ -113,7 +125,7 @@ class Worker:
         draining: release everything as soon as you can; `sleep` returns at once (MGMT-16).
     """
 
-    def __init__(self, host: WorkerHost, callout: OutOfBandCallout, flow: Flow, direction: int) -> None:
+    def __init__(self, host: WorkerHost, callout: WorkingCallout, flow: Flow, direction: int) -> None:
         self.callout = callout
         self.flow_handle = flow.id
         self.inbound = direction == rules.RECEIVE
@@ -299,40 +311,6 @@ class Answer:
         return self.value
 
 
-class OutOfBandCallout(Callout):
-    """A callout that clones and blocks, and leaves the work to `worker_class` (section 13).
-
-    Every data and FIN indication of a direction it `wants` is cloned and blocked; urgent bytes are permitted.
-    """
-
-    worker_class: ClassVar[type[Worker]] = Worker
-
-    def wants(self, flow_handle: int, inbound: bool) -> bool:
-        """Does this callout work on that direction of that flow? Asked once per flow and direction."""
-        return True
-
-    def make_worker(self, host: WorkerHost, flow: Flow, direction: int) -> Worker:
-        """The worker of one flow and direction."""
-        return self.worker_class(host, self, flow, direction)
-
-    def drain(self) -> None:
-        """MGMT-16: every worker releases what it has and becomes transparent."""
-        self.fwps.workers.drain(self)
-
-    def classify_fn(
-        self,
-        in_fixed_values: Any,
-        in_meta_values: Any,
-        layer_data: Any,
-        classify_context: Any,
-        filter: Any,
-        flow_context: int,
-        classify_out: Any,
-    ) -> None:
-        """Clone, block, hand to the worker."""
-        self.fwps.workers.classify(self, in_meta_values.flow_handle, layer_data, filter, classify_out)
-
-
 class WorkerHost:
     """Answers what workers await; one per engine."""
 
@@ -351,7 +329,7 @@ class WorkerHost:
 
     # -- classify --------------------------------------------------------------------------------------
 
-    def classify(self, callout: OutOfBandCallout, flow_id: int, packet: Any, filter: Any, out: Any) -> None:
+    def classify(self, callout: WorkingCallout, flow_id: int, packet: Any, filter: Any, out: Any) -> None:
         flow = self.core.flows[flow_id]
         data = packet.stream_data
         direction = 1 if data.flags & _RECEIVE else 0
@@ -376,14 +354,14 @@ class WorkerHost:
             worker._inbox.append(item)
             self.wake(worker)
 
-    def _is_first(self, callout: OutOfBandCallout, flow: Flow) -> bool:
+    def _is_first(self, callout: WorkingCallout, flow: Flow) -> bool:
         """Two filters of one callout on one flow: injections enter at the highest stage (INJ-10), so only it works."""
         frame = self.core.frame
         assert frame is not None
         assert frame.lane is not None
         return frame.lane.stage is flow.stage_of(callout.callout_id(flow.layer_id))
 
-    def _worker(self, callout: OutOfBandCallout, flow: Flow, direction: int) -> Worker | None:
+    def _worker(self, callout: WorkingCallout, flow: Flow, direction: int) -> Worker | None:
         key = (id(callout), direction)
         worker = flow.workers.get(key)
         if worker is not None or (flow.id, *key) in self._unwanted:
@@ -400,7 +378,7 @@ class WorkerHost:
         self.wake(worker)
         return worker
 
-    def _all_passing(self, callout: OutOfBandCallout, flow: Flow) -> bool:
+    def _all_passing(self, callout: WorkingCallout, flow: Flow) -> bool:
         stage = flow.stage_of(callout.callout_id(flow.layer_id))
         clean = stage is None or not any(lane.pended_buffers or lane.fin_pended for lane in stage.lanes)
         return clean and all(
@@ -542,20 +520,8 @@ class WorkerHost:
         flow.workers.clear()
         self._unwanted = {key for key in self._unwanted if key[0] != flow.id}
 
-    def drain(self, callout: OutOfBandCallout) -> None:
+    def drain(self, callout: WorkingCallout) -> None:
         for worker in list(self._all):
             if worker.callout is callout:
                 worker.draining = True
                 self.wake(worker)
-
-
-__all__ = [
-    "Answer",
-    "FlowEnded",
-    "InjectedHandle",
-    "LayerId",
-    "OutOfBandCallout",
-    "Pended",
-    "Worker",
-    "WorkerHost",
-]
