@@ -1,0 +1,32 @@
+"""Floor 4: configuration: the TOML file, CALLOUT and SPEC strings, and turning them into an engine's objects.
+
+It imports no transport and no sink: what listens, and who is told, the command line wires.
+"""
+
+from __future__ import annotations
+
+from wfpstream.config._addresses import format_address, parse_address, parse_mode
+from wfpstream.config._build import build_engine
+from wfpstream.config._callout_text import CalloutText, parse_callout
+from wfpstream.config._errors import ConfigError, Problem
+from wfpstream.config._load import LoadedConfig, load_config, parse_config
+from wfpstream.config._model import Config, Listener, config_schema
+from wfpstream.config._settings import engine_options
+
+__all__ = [
+    "CalloutText",
+    "Config",
+    "ConfigError",
+    "Listener",
+    "LoadedConfig",
+    "Problem",
+    "build_engine",
+    "config_schema",
+    "engine_options",
+    "format_address",
+    "load_config",
+    "parse_address",
+    "parse_callout",
+    "parse_config",
+    "parse_mode",
+]
