@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from wfpstream.fwps import ClassifyOut, Pended, StreamCalloutIoPacket, StreamData, Worker
+from wfpstream.fwps import ClassifyOut, FlowEnded, Pended, StreamCalloutIoPacket, StreamData, Worker
 
 from ._answers import defer, permit
 from ._bucket import TokenBucket
@@ -64,8 +64,14 @@ class ThrottleWorker(Worker):
             elif granted:
                 await self.inject(item.data[at : at + granted])
             else:
-                await self.sleep(bucket.wait(self.now(), end - at))
+                await self._wait(bucket.wait(self.now(), end - at))
             at += granted
+
+    async def _wait(self, seconds: float) -> None:
+        due = self.now() + seconds
+        await self.sleep(seconds)
+        if self.now() < due and not self.draining:
+            raise FlowEnded("woken before time")  # asked again, the sleep would return at once for ever
 
 
 class Throttle(WorkerCallout[ThrottleLane]):
