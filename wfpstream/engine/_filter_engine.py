@@ -280,7 +280,7 @@ class FilterEngine:
                 self.fwps.waterfall.doom(flow, "stop")
         core.settle()
         core.started = False
-        self.fwps.ownership.report_leaks()
+        self.fwps.report_left_behind()
         core.deliver_events()
 
 

@@ -1,15 +1,14 @@
 """Standard arbitration at the layers before the stream (ARB-14, LAY-8, LAY-13): a walk one can suspend.
 
 Owns rights, soft and hard decisions and vetoes, and calling classifyFn there. It must not know what a decision
-does to the connection: `_connection` and `_establish` act on it.
+does to the connection: `_connections` and `_establish` act on it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
-
-from wfpstream.fwp import ActionType
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import _stream_state as rules
 from ._constants import RIGHT_ACTION_WRITE, FilterRunFlags
@@ -27,29 +26,42 @@ _CLEAR_RIGHT = int(FilterRunFlags.CLEAR_ACTION_RIGHT)
 _PERMIT_IF_UNREGISTERED = int(FilterRunFlags.PERMIT_IF_CALLOUT_UNREGISTERED)
 
 
+class Decision(NamedTuple):
+    """What one filter said: PERMIT, BLOCK or CONTINUE, and whether lighter sublayers may still change it."""
+
+    action: int
+    hard: bool
+    filter: Filter2
+    entry: CalloutEntry | None
+
+
 class Verdict:
     """The decision so far: PERMIT, BLOCK or none (0), and whether lighter sublayers may still change it."""
 
     __slots__ = ("action", "callout_name", "filter_id", "hard")
 
-    def __init__(self) -> None:
+    def __init__(self, decisions: Iterable[Decision] = ()) -> None:
         self.action = 0
         self.hard = False
         self.filter_id = 0
         self.callout_name: str | None = None
+        for decision in decisions:
+            self._merge(decision)
 
-    def merge(self, action: int, hard: bool, filter: Filter2, entry: CalloutEntry | None) -> None:
-        """Block overrides permit; a hard decision yields only to a callout's veto (FA)."""
-        if self.hard:
-            if action != rules.BLOCK or entry is None:
-                return
-            hard = True
-        elif self.action == rules.BLOCK and action != rules.BLOCK:
+    def _merge(self, decision: Decision) -> None:
+        """Block overrides permit; a hard permit yields only to a callout's veto (FA)."""
+        if decision.action == rules.CONTINUE:
             return
-        self.action = action
-        self.hard = hard
-        self.filter_id = filter.filter_id
-        self.callout_name = entry.name if entry is not None else None
+        blocks = decision.action == rules.BLOCK
+        if self.action == rules.BLOCK:
+            self.hard = self.hard or (blocks and decision.hard)
+            return
+        if self.hard and (not blocks or decision.entry is None):
+            return
+        self.hard = self.hard or decision.hard
+        self.action = decision.action
+        self.filter_id = decision.filter.filter_id
+        self.callout_name = decision.entry.name if decision.entry is not None else None
 
 
 class Arbitration:
@@ -57,6 +69,11 @@ class Arbitration:
 
     Attributes:
         pended: a callout pended the operation; `run` is called again after its completion.
+        current: filter and callout of the classifyFn on the stack, else None.
+        rights: the entry rights of the callout asked last (LAY-13).
+        required_flags: callout flags without which a callout is not asked (CFN-5).
+        after_callout: called when classifyFn returned, before its answer counts.
+        after_fault: called instead when it raised.
     """
 
     def __init__(
@@ -83,17 +100,32 @@ class Arbitration:
         self.verdict = Verdict()
         self.pended = False
         self.current: tuple[Filter2, CalloutEntry] | None = None
+        self.rights = _WRITE
+        self.required_flags = 0
         self.after_callout: Callable[[Filter2, CalloutEntry, ClassifyOut], None] = lambda f, e, o: None
+        self.after_fault: Callable[[Filter2, CalloutEntry], None] = lambda f, e: None
         self._filters = core.filters.filters_at(layer_id)
         self._next = 0
         self._decided: Any = None  # sublayer that has decided already
+        self._decisions: dict[int, Decision] = {}  # by filter id, in the order of asking
+        self._again: deque[Filter2] = deque()
+        self._asked_again: set[int] = set()
 
     def restart(self) -> None:
-        """From the top (reauthorisation, LAY-19, LAY-23)."""
+        """From the top, with the filters of now (reauthorisation, LAY-19, LAY-23)."""
         self.verdict = Verdict()
         self.pended = False
+        self._filters = self.core.filters.filters_at(self.layer_id)
         self._next = 0
         self._decided = None
+        self._decisions.clear()
+        self._again.clear()
+
+    def ask_again(self, filter: Filter2) -> None:
+        """This filter's callout is classified once more, when all were asked (LAY-25)."""
+        if filter.filter_id not in self._asked_again:
+            self._asked_again.add(filter.filter_id)
+            self._again.append(filter)
 
     def run(self) -> bool:
         """Ask the filters in turn. True when the layer is decided, False when a callout pended."""
@@ -102,29 +134,44 @@ class Arbitration:
             self._next += 1
             if filter.sub_layer_key == self._decided:
                 continue
-            values = self.make_values()
-            if filter.matches(values.incoming_value, self.listener):
-                self._ask(filter, values)
-                if self.pended:
-                    return False
+            self._ask(filter)
+            if self.pended:
+                return False
+        while self._again:
+            self._ask(self._again.popleft())
+            if self.pended:
+                return False
         return True
 
-    def answer(self, filter: Filter2, entry: CalloutEntry, out: ClassifyOut) -> None:
-        """Take a callout's answer, given now or at the completion of what it pended."""
-        action, _ = (
-            rules.ACTION_EFFECT[filter.action_type].get(out.action_type)
-            or rules.OTHER_ACTION[filter.action_type]
-        )
-        if action == rules.CONTINUE:
+    def answer(self, filter: Filter2, entry: CalloutEntry, action_type: int, rights: int) -> None:
+        """Take a callout's answer, given now or at the completion of what it pended (ACT-1..ACT-5)."""
+        effect = rules.ACTION_EFFECT[filter.action_type].get(action_type)
+        action, rule = effect or rules.OTHER_ACTION[filter.action_type]
+        if rule is not None:
+            self.core.violation(rule, f"{entry.name} answered {action_type:#x}", flow=self.flow)
+        self.decide(Decision(action, not rights & _WRITE, filter, entry))
+
+    def decide(self, decision: Decision) -> None:
+        """A filter's decision; asked once more, its new one stands in the old one's place."""
+        filter = decision.filter
+        if decision.action != rules.CONTINUE:
+            self._decided = filter.sub_layer_key
+        self._decisions[filter.filter_id] = decision
+        self.verdict = Verdict(self._decisions.values())
+
+    def _entry_rights(self, filter: Filter2) -> int:
+        """LAY-13: the write right is there until a heavier filter decided hard."""
+        before = []
+        for decision in self._decisions.values():
+            if decision.filter is filter:
+                break
+            before.append(decision)
+        return 0 if Verdict(before).hard else _WRITE
+
+    def _ask(self, filter: Filter2) -> None:
+        values = self.make_values()
+        if not filter.matches(values.incoming_value, self.listener):
             return
-        self._decided = filter.sub_layer_key
-        self.verdict.merge(action, not out.rights & _WRITE, filter, entry)
-
-    def entry_rights(self) -> int:
-        """LAY-13: the write right is there until somebody decided hard."""
-        return 0 if self.verdict.hard else _WRITE
-
-    def _ask(self, filter: Filter2, values: IncomingValues) -> None:
         action = filter.action_type
         if action in (rules.PLAIN_PERMIT, rules.PLAIN_BLOCK):
             self._plain(filter, rules.PERMIT if action == rules.PLAIN_PERMIT else rules.BLOCK)
@@ -136,15 +183,19 @@ class Arbitration:
         context = self.flow.contexts.get((self.layer_id, entry.callout_id), 0) if self.flow is not None else 0
         if entry.conditional_on_flow and not context:
             return
+        if entry.flags & self.required_flags != self.required_flags:
+            return
+        self.rights = self._entry_rights(filter)
         self.current = (filter, entry)
-        self._call(filter, entry, values, context)
-        self.current = None
+        try:
+            self._call(filter, entry, values, context)
+        finally:
+            self.current = None
 
     def _plain(self, filter: Filter2, action: int) -> None:
         """A plain permit is soft, a plain block hard; CLEAR_ACTION_RIGHT makes either hard."""
-        self._decided = filter.sub_layer_key
         hard = action == rules.BLOCK or bool(filter.flags & _CLEAR_RIGHT)
-        self.verdict.merge(action, hard, filter, None)
+        self.decide(Decision(action, hard, filter, None))
 
     def _unregistered(self, filter: Filter2) -> None:
         """REG-5, REG-6."""
@@ -155,7 +206,7 @@ class Arbitration:
     def _call(self, filter: Filter2, entry: CalloutEntry, values: IncomingValues, context: int) -> None:
         core = self.core
         out = ClassifyOut()
-        out.rights = self.entry_rights()
+        out.rights = self.rights
         frame = Frame("classify", self.flow, None, entry.callout_id)
         frame.layer_id = self.layer_id
         frame.pending = self
@@ -171,11 +222,19 @@ class Arbitration:
                 )
         except Exception as error:
             core.violation("V-40", f"{type(error).__name__} out of classifyFn: {error}", flow=self.flow)
-            policy = rules.policy_for(core.options.policy.on_callout_error, filter.action_type)
-            out.action_type = rules.PLAIN_BLOCK if policy == rules.POLICY_DROP else int(ActionType.CONTINUE)
-            self.pended = False
+            core.frame = outer
+            self._fault(filter, entry)
+            return
         finally:
             core.frame = outer
         self.after_callout(filter, entry, out)
         if not self.pended:
-            self.answer(filter, entry, out)
+            self.answer(filter, entry, out.action_type, out.rights)
+
+    def _fault(self, filter: Filter2, entry: CalloutEntry) -> None:
+        """ACT-14: what it pended is void; `on_callout_error` stands for its answer."""
+        self.after_fault(filter, entry)
+        self.pended = False
+        policy = rules.policy_for(self.core.options.policy.on_callout_error, filter.action_type)
+        action = rules.BLOCK if policy == rules.POLICY_DROP else rules.CONTINUE
+        self.decide(Decision(action, not self.rights, filter, entry))

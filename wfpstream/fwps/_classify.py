@@ -66,7 +66,9 @@ class Classifier:
 
     def __init__(self, core: Core) -> None:
         self.core = core
-        self.verifying = core.options.verify.level != "off"
+        verify = core.options.verify
+        self.verifying = verify.level != "off"
+        self.clocked = self.verifying and not verify.virtual_time
         self.after_classify: Any = None  # set by the contexts' part: pending removals (CTX-11)
 
     def classify(
@@ -120,6 +122,7 @@ class Classifier:
         values = frame.flow.stream_values
         outer, core.frame = core.frame, frame
         core.callbacks += 1
+        began = core.clock() if self.clocked else 0.0
         try:
             if entry.version == 0:
                 entry.classify_fn(values, stage.meta, packet, stage.filter, stage.context, out)
@@ -134,7 +137,20 @@ class Classifier:
             return None
         finally:
             core.frame = outer
+        if self.clocked:
+            self._check_time(frame, core.clock() - began, packet)
         return out, packet
+
+    def _check_time(self, frame: Frame, spent: float, packet: StreamCalloutIoPacket) -> None:
+        """V-42, V-43: clock-based lint, off under virtual time (VRF-3)."""
+        verify = self.core.options.verify
+        lane = frame.lane
+        assert lane is not None
+        if spent > verify.callback_budget:
+            self.core.violation("V-42", f"classifyFn took {spent * 1000:.0f} ms", lane)
+        urged = lane.direction == rules.SEND and packet.stream_data.flags & rules.FLUSH_FLAG[rules.SEND]
+        if urged and lane.held_since and self.core.clock() - lane.held_since > verify.callback_budget:
+            self.core.violation("V-43", "data was held although SEND_NODELAY was set", lane)
 
     def finish(self, flow: Flow, lane: Lane) -> None:
         """After the answer was applied: context removals that waited for it (CTX-11)."""

@@ -69,6 +69,7 @@ class Inputs:
         flow.input_ended[direction] = True
         flow.fin_in[direction] = True
         flow.fin_time = flow.fin_time or self.core.clock()
+        self._limit_both_read(flow)
         fin = Run(EMPTY_VIEW, None, 0, 0, flow.read[direction], fin=True)
         self.waterfall.deliver(flow, direction, fin, 0)
 
@@ -96,7 +97,24 @@ class Inputs:
             return
         output.fin_done = True
         self.waterfall.gone(output.fin_run, 0)
+        self._limit_half_open(flow)
         self._settle(flow)
+
+    def _limit_half_open(self, flow: Flow) -> None:
+        """OBJ-14: a half-closed flow lives at most `timeouts.half_closed` from its first relayed FIN."""
+        limit = self.core.options.timeouts.half_closed
+        if limit and not flow.out[0].fin_done & flow.out[1].fin_done:
+            self.core.at(self.core.clock() + limit, lambda: self._time_out(flow))
+
+    def _limit_both_read(self, flow: Flow) -> None:
+        """OBJ-14: nothing can come any more, yet a FIN is pended: 120 s in the live drivers."""
+        timeouts = self.core.options.timeouts
+        if timeouts.both_read and not timeouts.half_closed and flow.fin_in[0] and flow.fin_in[1]:
+            self.core.at(self.core.clock() + timeouts.both_read, lambda: self._time_out(flow))
+
+    def _time_out(self, flow: Flow) -> None:
+        if flow.phase == LIVE and flow.doomed is None:
+            self.waterfall.doom(flow, "timeout")
 
     def passed(self, flow: Flow, direction: int, count: int) -> None:
         """ALW-7: read, bypassed by every stage, written."""

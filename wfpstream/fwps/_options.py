@@ -36,6 +36,7 @@ class Timeouts:
     proxy_header: float = 5.0
     idle: float = 0.0
     half_closed: float = 0.0
+    both_read: float = 0.0  # OBJ-14: both legs read to their end and half_closed off; 120 s in live drivers
     pend_connect: float = 30.0
     reset_flush: float = 2.0
     stuck: float = 0.0  # IND-24: 60 s live, set by `run`; off in memory and replay

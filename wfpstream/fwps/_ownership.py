@@ -242,7 +242,16 @@ class Ownership:
                 continue
             self.free(nbl, CLONE)
 
+    def _check_age(self, record: BufferRecord) -> None:
+        """CLN-8, V-24: lint, and only where time is real (VRF-3)."""
+        verify = self.core.options.verify
+        if verify.virtual_time or not self.verifying or record.kind == ALLOCATED:
+            return
+        if self.core.clock() - record.born > verify.clone_age:
+            self.core.violation("V-24", f"{record.kind} held longer than {verify.clone_age:g} s", record.lane)
+
     def _retire(self, record: BufferRecord) -> None:
+        self._check_age(record)
         record.state = FREED
         self._unpend(record)
         self.live.pop(record, None)
@@ -333,6 +342,7 @@ class Ownership:
         """An accepted injection owns the buffer until its completion (INJ-1)."""
         if record.blocked and self.core.options.verify.hints:
             self._check_order(record)
+        self._check_age(record)
         record.state = ENGINE
         record.handle_id = handle_id
         self._unpend(record)

@@ -233,6 +233,21 @@ class RunTime:
         callout.on_registered()
         return made
 
+    def report_left_behind(self) -> None:
+        """V-39, CLN-9: what a driver must have given back before the engine stops.
+
+        Comfortable callouts are the engine's own to unregister, and so are their handles.
+        """
+        registered = self.callouts.registered()
+        for entry in registered:
+            if entry.owner is None:
+                self.core.violation("V-39", f"engine stopped with callout {entry.name} registered")
+        ours = {entry.owner.injection_handle for entry in registered if entry.owner is not None}
+        for handle in self.injector.handles.values():
+            if not handle.destroyed and handle.handle_id not in ours:
+                self.core.violation("V-39", f"engine stopped with injection handle {handle.handle_id} open")
+        self.ownership.report_leaks()
+
     # -- what management asks (fwpm's RunTime protocol) --------------------------------------------------
 
     def callout_id_for(self, key: UUID) -> int:

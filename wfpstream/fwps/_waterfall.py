@@ -361,6 +361,7 @@ class Waterfall:
     ) -> None:
         """Take the decided bytes, or the FIN, out of the queue and send them where they belong."""
         lane.asked_again = 0
+        lane.held_since = 0.0
         lane.remainder = remainder
         if not remainder:
             lane.limit_shown = False
