@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+Follow = Callable[[T, Callable[[T], None]], None]
 RunSoon = Callable[[Callable[[], None]], None]
 
 
@@ -25,10 +26,12 @@ class Bridge:
         """The calling thread is the engine's from now on."""
         self._thread = threading.get_ident()
 
-    def call(self, fn: Callable[..., T], *args: Any) -> T:
+    def call(self, fn: Callable[..., T], args: tuple[Any, ...], follow: Follow[T] | None = None) -> T:
         """Run `fn(*args)` on the engine's thread and return its result.
 
-        Raises RuntimeError when the driver offers no way in, or when it is called on the engine's own thread.
+        `follow` is the waiting form of a call that answers PENDING: it is given the first answer and a function
+        to call with the final one. Raises RuntimeError when the driver offers no way in, or when it is called on
+        the engine's own thread.
         """
         if self.run_soon is None:
             raise RuntimeError("this engine's driver takes no calls from other threads")
@@ -38,12 +41,16 @@ class Bridge:
         result: list[T] = []
         errors: list[BaseException] = []
 
+        def deliver(value: T) -> None:
+            result.append(value)
+            answered.set()
+
         def run() -> None:
             try:
-                result.append(fn(*args))
+                value = fn(*args)
+                (follow or _at_once)(value, deliver)
             except BaseException as error:  # handed to the caller, who waits for it
                 errors.append(error)
-            finally:
                 answered.set()
 
         self.run_soon(run)
@@ -51,3 +58,7 @@ class Bridge:
         if errors:
             raise errors[0]
         return result[0]
+
+
+def _at_once(value: T, deliver: Callable[[T], None]) -> None:
+    deliver(value)

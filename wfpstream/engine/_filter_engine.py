@@ -105,8 +105,39 @@ class FilterEngine:
         self.fwps.workers.spawn_call = spawn
 
     def from_thread(self, fn: Callable[..., T], *args: Any) -> T:
-        """Run `fn(*args)` on the engine's thread; only the calling thread waits (IRQ-6)."""
-        return self._bridge.call(fn, *args)
+        """Run `fn(*args)` on the engine's thread; only the calling thread waits (IRQ-6, the blocking form).
+
+        Calls that answer STATUS_PENDING on the engine's thread (`injection_handle_destroy`, `transaction_begin`)
+        are waited for to their end here.
+        """
+        answer: T = self._bridge.call(fn, args, self._waiting_form(fn, args))
+        return answer
+
+    def _waiting_form(self, fn: Any, args: tuple[Any, ...]) -> Any:
+        owner, name = getattr(fn, "__self__", None), getattr(fn, "__name__", "")
+
+        def follow_destroy(status: NtStatus, deliver: Callable[[NtStatus], None]) -> None:
+            if status is NtStatus.STATUS_PENDING:
+                self.fwps.injector.when_closed(args[0], lambda: deliver(NtStatus.STATUS_SUCCESS))
+            else:
+                deliver(status)
+
+        def follow_begin(status: NtStatus, deliver: Callable[[NtStatus], None]) -> None:
+            ticket = owner.ticket if isinstance(owner, Session) else None
+            if status is NtStatus.STATUS_PENDING and ticket is not None:
+                ticket.when_done(lambda: deliver(ticket.status))
+            else:
+                deliver(status)
+
+        if owner is self.fwps and name == "injection_handle_destroy":
+            return follow_destroy
+        if isinstance(owner, Session) and name == "transaction_begin":
+            return follow_begin
+        return None
+
+    def now(self) -> float:
+        """The engine's clock, seconds: what `next_deadline` counts in."""
+        return self._core.clock()
 
     # -- driver: connections and turns -----------------------------------------------------------------
 

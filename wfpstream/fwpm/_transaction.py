@@ -36,13 +36,21 @@ class Ticket:
     the session's limit passed, or STATUS_FWP_SESSION_ABORTED when the session ended.
     """
 
-    __slots__ = ("_begin", "_timer", "holder", "status")
+    __slots__ = ("_begin", "_timer", "_waiters", "holder", "status")
 
     def __init__(self, holder: object, begin: Callable[[], None]) -> None:
         self.holder = holder
         self.status = NtStatus.STATUS_PENDING
         self._begin = begin
         self._timer: Timer | None = None
+        self._waiters: list[Callable[[], None]] = []
+
+    def when_done(self, fn: Callable[[], None]) -> None:
+        """Call `fn` when the ticket is decided; at once if it is (the waiting form of IRQ-6)."""
+        if self.done:
+            fn()
+        else:
+            self._waiters.append(fn)
 
     @property
     def done(self) -> bool:
@@ -57,6 +65,9 @@ class Ticket:
             self._timer.cancel()
         if status.ok:
             self._begin()
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter()
 
 
 class WriteLock:

@@ -91,6 +91,7 @@ class Classifier:
         if self.verifying and segments:
             segments, poison = self._own_buffers(segments)
         data = StreamData.indicated(flags, length, segments, lane)
+        data.mdls = core.options.indicate_mdls
         packet = StreamCalloutIoPacket(data, lane.missed)
         out = RecordedOut() if self.verifying else ClassifyOut()
         out.flags = out_flags

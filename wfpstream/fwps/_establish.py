@@ -56,12 +56,12 @@ class Establisher:
         arbitration = self._arbitration(flow, layer)
         arbitration.run()
         if arbitration.verdict.action == rules.BLOCK or flow.doomed is not None:
-            self._refuse(flow, arbitration, layer.name)
+            self._refuse(flow, arbitration, layer.name.lower())
             return None
         flow.phase = LIVE
         self.lifecycle.build(flow)
         if core.sinks:
-            self._emit(flow, layer.name)
+            self._emit(flow, layer.name.lower())
         core.mark(flow)
         core.settle()
         core.after_outside_call(flow)

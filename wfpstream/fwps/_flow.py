@@ -401,6 +401,7 @@ class Flow:
         "read",
         "redirect_context",
         "removing",
+        "reported",
         "reset_at",
         "resetting_leg",
         "stages",
@@ -453,6 +454,7 @@ class Flow:
         self.end_reason = ""
         self.end_status: Any = None
         self.gone_reported = False
+        self.reported = False
         self.needs_stages = False
         self.marked = False
         self.offload_wanted = False

@@ -213,6 +213,14 @@ class Injector:
         self._close(handle)
         return NtStatus.STATUS_SUCCESS
 
+    def when_closed(self, handle_id: int, fn: Callable[[], None]) -> None:
+        """Call `fn` when the destroy of a closing handle is finished (IRQ-6)."""
+        handle = self.handles.get(handle_id)
+        if handle is None or handle.destroyed:
+            fn()
+        else:
+            handle.waiters.append(fn)
+
     def _close(self, handle: InjectionHandle) -> None:
         handle.closing = False
         handle.destroyed = True

@@ -63,6 +63,7 @@ class Lifecycle:
         """The stages of a new flow: every stream filter that matches, in order (ARB-1, MGMT-12)."""
         flow.stages = [self._stage(flow, f, False) for f in self._matching(flow)]
         self._arrange(flow)
+        self._lint_sub_layers(flow.stages, {id(stage) for stage in flow.stages})
 
     def rebuild(self, flow: Flow) -> None:
         """MGMT-11: a committed change reaches a running flow at a byte boundary; new stages are mid-stream."""
@@ -81,8 +82,10 @@ class Lifecycle:
                     run.target = _moved_target(run.target, moved)
         flow.stages = stages
         self._arrange(flow)
+        added = places.keys() - {id(stage) for stage in old}
         for direction in (0, 1):
-            self._count_past(flow, direction, places.keys() - {id(stage) for stage in old})
+            self._count_past(flow, direction, added)
+        self._lint_sub_layers(stages, added)
         for stage in old:
             if id(stage) not in kept:
                 for lane in stage.lanes:
@@ -136,11 +139,12 @@ class Lifecycle:
         flow.lanes = ([s.lanes[0] for s in stages], [s.lanes[1] for s in stages])
         for stage in stages:
             stage.refresh()
-        self._lint_sub_layers(stages)
 
-    def _lint_sub_layers(self, stages: list[Stage]) -> None:
-        """V-47: two callout filters of one sublayer match the same flow."""
+    def _lint_sub_layers(self, stages: list[Stage], added: set[int]) -> None:
+        """V-47: two callout filters of one sublayer match the same flow; said once for each pair."""
         for heavy, light in pairwise(stages):
+            if id(heavy) not in added and id(light) not in added:
+                continue
             both = heavy.filter.callout_id and light.filter.callout_id
             if both and heavy.next_sub_layer > light.index and not heavy.is_inspection:
                 self.core.violation(
@@ -299,6 +303,9 @@ class Lifecycle:
 
     def report_deleted(self, flow: Flow) -> None:
         """The last event of a flow, with its ledger (LED-4); a ledger that does not close is our defect (LED-5)."""
+        if flow.reported:
+            return
+        flow.reported = True
         for direction in (0, 1):
             for line in flow.ledger(direction).faults():
                 self.core.count("ledger_faults")

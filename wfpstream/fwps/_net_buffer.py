@@ -125,10 +125,14 @@ def chain_of(first: NetBufferList | None) -> Iterator[NetBufferList]:
         first = following
 
 
-def list_over(view: bytes | bytearray | memoryview) -> NetBufferList:
-    """A list with one NET_BUFFER over one MDL: the form of every indication (CLN-12)."""
-    mdl = Mdl(view)
-    return NetBufferList(NetBuffer(mdl, 0, len(mdl.data)))
+def list_over(view: bytes | bytearray | memoryview, mdls: int = 1) -> NetBufferList:
+    """A list with one NET_BUFFER, its bytes spread over `mdls` MDLs: the form of every indication (CLN-12)."""
+    content = memoryview(view)
+    size = -(-len(content) // mdls) or 1
+    chain: Mdl | None = None
+    for start in range((max(0, len(content) - 1) // size) * size, -1, -size):
+        chain = Mdl(content[start : start + size], chain)
+    return NetBufferList(NetBuffer(chain, 0, len(content)))
 
 
 def ndis_get_data_buffer(

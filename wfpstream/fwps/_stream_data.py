@@ -50,7 +50,7 @@ class StreamData:
     connection's (IND-22).
     """
 
-    __slots__ = ("_chain", "_offset", "_segments", "data_length", "flags", "lane")
+    __slots__ = ("_chain", "_offset", "_segments", "data_length", "flags", "lane", "mdls")
 
     def __init__(
         self,
@@ -65,6 +65,7 @@ class StreamData:
         self._chain = net_buffer_list_chain
         self._segments: list[Segment] | None = None
         self.lane: object = None
+        self.mdls = 1  # into how many MDLs an indicated list is split (CLN-12)
 
     @classmethod
     def indicated(cls, flags: int, data_length: int, segments: list[Segment], lane: object) -> StreamData:
@@ -76,6 +77,7 @@ class StreamData:
         data._chain = None
         data._segments = segments
         data.lane = lane
+        data.mdls = 1
         return data
 
     @property
@@ -156,7 +158,7 @@ class StreamData:
         first: NetBufferList | None = None
         last: NetBufferList | None = None
         for view, provenance in segments or [(memoryview(b""), ())]:
-            nbl = list_over(view)
+            nbl = list_over(view, self.mdls)
             nbl._record = IndicatedRecord(self.lane, provenance)
             if last is None:
                 first = nbl

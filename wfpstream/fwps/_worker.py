@@ -115,7 +115,8 @@ class Worker:
     """Base class of out-of-band work on one direction of one flow.
 
     Override `run` and await nothing but `next`, `inject`, `inject_fin`, `sleep`, `completed` and `call`. When
-    `run` returns, what is left and what still comes is passed on unchanged, the FIN too.
+    `run` returns, what was taken and neither injected nor released, what waits and what still comes is passed on
+    unchanged, the FIN too: nothing is lost by leaving.
 
     Attributes:
         callout: the callout this worker belongs to.
@@ -422,12 +423,12 @@ class WorkerHost:
         worker._coroutine = None
         worker._request = None
         worker._passing = True
-        left = list(worker._inbox)
+        left = [item for item in worker._taken if item._nbl is not None] + list(worker._inbox)
+        worker._taken.clear()
         worker._inbox.clear()
         if worker._flow.phase != LIVE or worker._flow.doomed is not None:
             self._let_go(worker, left)
             return
-        worker._release_taken()
         for item in left:
             self._pass(worker, item)
 
