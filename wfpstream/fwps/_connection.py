@@ -143,7 +143,9 @@ def values_for(attempt: Attempt, name: str, profile: str) -> IncomingValues:
         if attempt.redirected:
             flags |= _IS_REDIRECTED
         # LAY-27: the new target is what is being authorised, so IS_LOOPBACK is the new target's too.
-        values = auth_connect_values(replace(endpoints, destination=attempt.upstream), attempt.upstream, flags)
+        values = auth_connect_values(
+            replace(endpoints, destination=attempt.upstream), attempt.upstream, flags
+        )
     if not profile_at_least(profile, "win10"):
         values = values[:-1]  # COMPARTMENT_ID is the last of each (OBJ-15)
     return IncomingValues(layer_of(attempt, name), values)

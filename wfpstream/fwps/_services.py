@@ -22,7 +22,8 @@ from ._callout import (
     layers_of,
     structure_for,
 )
-from ._connection import Connections
+from ._connection_services import ConnectionServices
+from ._connections import Connections
 from ._constants import LayerId
 from ._contexts import Contexts
 from ._core import Core, Frame, Timer
@@ -49,7 +50,7 @@ _STREAM_LAYERS = (int(LayerId.STREAM_V4), int(LayerId.STREAM_V6))
 _FIRST_PROFILE_OF_VERSION = {0: "vista", 1: "win7", 2: "win8"}
 
 
-class RunTime:
+class RunTime(ConnectionServices):
     """The Fwps* services of one engine.
 
     Status-only calls return an `NtStatus`; calls with an out parameter return `(NtStatus, value)`.
@@ -69,7 +70,7 @@ class RunTime:
             core, self.callouts, self.waterfall, self.ownership, self.contexts, self.injector
         )
         self.inputs = Inputs(core, self.waterfall, self.lifecycle)
-        self.connections = Connections(core, self.callouts)
+        self.connections = Connections(core, self.callouts, self._next_handle, self.waterfall.doom)
         self.establisher = Establisher(core, self.callouts, self.inputs, self.lifecycle, self.contexts)
         self.workers = WorkerHost(core, self.ownership)
         self.lifecycle.flow_ended = self.workers.end_flow
@@ -238,6 +239,7 @@ class RunTime:
 
         Comfortable callouts are the engine's own to unregister, and so are their handles.
         """
+        self.connections.stop()
         registered = self.callouts.registered()
         for entry in registered:
             if entry.owner is None:
@@ -302,6 +304,7 @@ class RunTime:
     def install(self, filter_set: FilterSet) -> None:
         """A commit: effective for each flow at its next byte boundary (MGMT-11)."""
         core = self.core
+        self.connections.policy_changed(filter_set)
         core.filters = filter_set
         for flow in core.flows.values():
             if flow.phase == LIVE:
