@@ -53,7 +53,6 @@ def relay(
     fin: bool = True,
     local: str = "client",
     options: EngineOptions | None = None,
-    wait: float = LATER,
 ) -> Outcome:
     """Send `pieces` one by one, then a FIN; what came out at the other end when everything has settled."""
     listed = [callouts] if isinstance(callouts, Callout) else callouts
@@ -68,11 +67,11 @@ def relay(
         (flow.receive_fin if inbound else flow.send_fin)()
     end = flow.local if inbound else flow.remote
     driver.settle()
-    if wait:
-        driver.run_until(lambda: end.fin or end.reset, limit=wait)
-    outcome = Outcome(bytes(end.data), end.fin, end.reset, list(driver.violations), driver.now - start)
+    if fin:
+        driver.run_until(lambda: end.fin or end.reset, limit=LATER)
+    arrived, seconds = (bytes(end.data), end.fin, end.reset), driver.now - start
     driver.close()
-    return outcome
+    return Outcome(*arrived, list(driver.violations), seconds)
 
 
 def cut(data: bytes, points: Sequence[int]) -> list[bytes]:

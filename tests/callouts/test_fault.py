@@ -142,6 +142,11 @@ def test_corrupt_changes_the_same_bytes_for_every_cut(inbound: bool) -> None:
     assert all(before != after for before, after in zip(DATA[4:7], data[4:7], strict=True))
 
 
+def test_corruption_of_the_last_byte_keeps_an_end_that_is_shown_with_it() -> None:
+    outcome = relay(Fault(do="corrupt", after=1), [b"ab"], options=watched(fin_with_data=True))
+    assert (len(outcome.data), outcome.fin) == (2, True)
+
+
 @given(after=st.integers(0, 20), size=st.integers(1, 20), points=st.lists(st.integers(0, 16), max_size=5))
 def test_corruption_keeps_the_length_and_does_not_depend_on_the_cut(
     after: int, size: int, points: list[int]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.callouts.support import all_cuts, check_every_cut, memory_driver, relay, streams
+from tests.callouts.support import all_cuts, check_every_cut, memory_driver, relay, streams, watched
 from wfpstream.callouts import StreamEdit
 
 Mode = Literal["inline", "oob"]
@@ -153,9 +153,48 @@ def test_an_urgent_byte_passes_as_it_is_while_a_tail_waits() -> None:
     assert driver.violations == []
 
 
-def test_a_piece_full_of_matches_is_edited_in_linear_time() -> None:
-    data = b"a-" * 32_768
-    assert relay(StreamEdit(find="-", replace="+"), [data]).data == data.replace(b"-", b"+")
+def test_a_piece_full_of_matches_is_searched_once_and_asked_about_twice_a_match() -> None:
+    class Counted(StreamEdit):
+        asked = 0
+        searched = 0
+
+        def classify_fn(self, *args: Any) -> None:
+            self.asked += 1
+            super().classify_fn(*args)
+
+        def search(self, data: bytes, replaced: int) -> tuple[list[int], int]:
+            self.searched += len(data)
+            return super().search(data, replaced)
+
+    data = b"a-" * 4_096
+    edit = Counted(find="-", replace="+")
+    assert relay(edit, [data]).data == data.replace(b"-", b"+")
+    assert edit.asked == 2 * 4_096 + 1  # the FIN too
+    assert edit.searched == len(data)
+
+
+@both_modes
+def test_a_match_at_the_end_keeps_an_end_that_is_shown_with_it(mode: Mode) -> None:
+    for pieces in all_cuts(b"so cloudy"):
+        edit = StreamEdit(find="cloudy", replace="sunny", mode=mode)
+        outcome = relay(edit, pieces, options=watched(fin_with_data=True))
+        assert (outcome.data, outcome.fin) == (b"so sunny", True)
+        assert outcome.violations == []
+
+
+def test_an_edit_that_makes_much_more_of_it_loses_nothing() -> None:
+    data = b"a" * 20_000
+    outcome = relay(StreamEdit(find="a", replace=b"b" * 1_000, mode="oob"), [data])
+    assert outcome.data == b"b" * 20_000_000
+    assert outcome.violations == []
+
+
+def test_inline_an_injection_that_finds_no_room_drops_the_connection() -> None:
+    options = watched()
+    options.limits.injected = 1_000
+    outcome = relay(StreamEdit(find="a", replace=b"b" * 1_000), [b"a" * 5], fin=False, options=options)
+    assert outcome.reset
+    assert b"a" not in outcome.data
 
 
 @both_modes

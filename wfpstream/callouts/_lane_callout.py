@@ -20,7 +20,7 @@ from wfpstream.fwps import (
     StreamData,
 )
 
-from ._answers import INJECTABLE, UNTOUCHED, drop, permit
+from ._answers import DISCONNECT, INJECTABLE, UNTOUCHED, block, drop, permit
 from ._lanes import Lane, Lanes, LaneT, Opened
 
 # Built-ins join flows that are already there: a test adds and removes them while it runs.
@@ -163,3 +163,20 @@ def inject_here(
         return True
     drop(packet, answer)
     return False
+
+
+def block_here(
+    callout: Callout,
+    lane: Lane,
+    stream: StreamData,
+    packet: StreamCalloutIoPacket,
+    answer: ClassifyOut,
+    count: int,
+) -> None:
+    """Take the first `count` bytes out of the stream, but never its end.
+
+    With engine option `fin_with_data` the FIN is shown on the last bytes: blocking those would pend it (IND-14).
+    """
+    block(packet, answer, count)
+    if stream.flags & DISCONNECT and count == stream.data_length:
+        callout.inject_fin(lane.flow_id, lane.layer_id, lane.flags)

@@ -14,7 +14,7 @@ from wfpstream.fwps import ClassifyOut, StreamCalloutIoPacket, StreamData
 
 from . import _answers
 from ._answers import LAST, LIMIT_REACHED
-from ._lane_callout import LaneCallout, inject_here
+from ._lane_callout import LaneCallout, block_here, inject_here
 from ._lanes import Direction, Lane
 
 # More steps than this without a byte decided is a `parse` that goes round in circles.
@@ -101,6 +101,7 @@ class SequentialCallout(LaneCallout[ParseLane]):
 
     The same bytes come out for every way to cut the stream. What `parse` leaves undecided when it returns
     passes, and so does the end of the stream. A `need` above 8 MiB cannot be met (NMD-6): parsing ends there.
+    With engine option `fin_with_data` nothing can be put behind the last byte, since nothing more is indicated.
 
     Example: a protocol of one length byte and a body, whose bodies are turned into capitals::
 
@@ -165,8 +166,10 @@ class SequentialCallout(LaneCallout[ParseLane]):
             lane.cut_short = False
             lane.advance(b"")
         if count:
-            decide = _answers.permit if step.kind == "permit" else _answers.block
-            decide(packet, answer, count)
+            if step.kind == "permit":
+                _answers.permit(packet, answer, count)
+            else:
+                block_here(self, lane, stream, packet, answer, count)
             return True
         return not finished  # at the end of the stream there is nothing left to decide it on
 

@@ -13,7 +13,7 @@ from wfpstream.fwps import ClassifyOut, Pended, StreamCalloutIoPacket, StreamDat
 from ._answers import DISCONNECT, block, defer, drop, permit
 from ._connections import CountedLane, CountingCallout
 from ._fault_plan import Deed, FaultPlan
-from ._lane_callout import inject_here
+from ._lane_callout import block_here, inject_here
 from ._lanes import Direction
 from ._options import Rate, Size, Time, parse_rate, parse_size, parse_time
 
@@ -225,9 +225,10 @@ class Fault(CountingCallout[FaultLane]):
         self, lane: FaultLane, stream: StreamData, packet: StreamCalloutIoPacket, answer: ClassifyOut
     ) -> bool:
         if stream.data_length:
-            block(packet, answer)
-            if stream.flags & DISCONNECT:  # `fin_with_data`: the FIN is not to be lost with the bytes
-                self._end_early(lane)
+            if lane.fin_early:
+                block(packet, answer)
+            else:
+                block_here(self, lane, stream, packet, answer, stream.data_length)
         return False
 
     def _blackhole(
@@ -246,7 +247,7 @@ class Fault(CountingCallout[FaultLane]):
             offset = lane.offset + lane.changed
             data = self.plan.corrupt(data, lane.listener, lane.number, lane.direction, offset)
             if inject_here(self, lane, stream, data, packet, answer):
-                block(packet, answer, count)
+                block_here(self, lane, stream, packet, answer, count)
                 lane.changed += count
                 lane.over = lane.changed == self.plan.size
         return False

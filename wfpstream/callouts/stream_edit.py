@@ -11,8 +11,8 @@ from typing import Literal
 
 from wfpstream.fwps import ClassifyOut, StreamCalloutIoPacket, StreamData, Worker
 
-from ._answers import LAST, LIMIT_REACHED, block, need_more, permit
-from ._lane_callout import WorkerCallout, inject_here
+from ._answers import LAST, LIMIT_REACHED, need_more, permit
+from ._lane_callout import WorkerCallout, block_here, inject_here
 from ._lanes import Direction, Lane
 from ._matcher import Matcher
 from ._options import Text, as_bytes
@@ -184,7 +184,7 @@ class StreamEdit(WorkerCallout[EditLane]):
         self, lane: EditLane, stream: StreamData, packet: StreamCalloutIoPacket, answer: ClassifyOut
     ) -> None:
         if inject_here(self, lane, stream, self._replacement, packet, answer):
-            block(packet, answer, len(self._matcher.pattern))
+            block_here(self, lane, stream, packet, answer, len(self._matcher.pattern))
             lane.replaced += 1
             lane.left = stream.data_length - len(self._matcher.pattern)
 
@@ -197,4 +197,4 @@ class StreamEdit(WorkerCallout[EditLane]):
         lane.left = 0
         if matches and inject_here(self, lane, stream, self.edited(data, matches), packet, answer):
             lane.replaced += len(matches)
-            block(packet, answer)
+            block_here(self, lane, stream, packet, answer, stream.data_length)
