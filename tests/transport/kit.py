@@ -227,7 +227,15 @@ class Live:
     async def client(self) -> trio.SocketStream:
         """A new connection to the proxy."""
         listener = self.proxy.listeners[0]
-        self._peers.append(await trio.open_tcp_stream(listener.host, listener.port))
+        sock = socket.socket(socket.AF_INET6 if ":" in listener.host else socket.AF_INET)
+        try:
+            # Blocking, which takes no time here: the proxy cannot reset before `connect` has returned.
+            sock.connect((listener.host, listener.port))
+        except BaseException:
+            sock.close()
+            raise
+        self._peers.append(trio.SocketStream(trio.socket.from_stdlib_socket(sock)))
+        await trio.lowlevel.checkpoint()
         return self._peers[-1]
 
     async def accept(self) -> trio.SocketStream:
@@ -237,9 +245,11 @@ class Live:
         return self._peers[-1]
 
     async def pair(self) -> tuple[trio.SocketStream, trio.SocketStream]:
-        """A relayed connection: the client's end and the server's."""
-        client = await self.client()
-        return client, await self.accept()
+        """A relayed connection, when the engine has its flow: the client's end and the server's."""
+        established = len(self.events.named("flow_established"))
+        client, server = await self.client(), await self.accept()
+        await self.events.wait("flow_established", established + 1)
+        return client, server
 
     def close(self) -> None:
         """Close the ends the test held."""
