@@ -14,14 +14,11 @@ from uuid import NAMESPACE_OID, UUID, uuid5
 
 from tests.scenarios.support import Answer, Bench, Call, Recording, Script
 from wfpstream import fwpm
-from wfpstream.fwp import EMPTY, ActionType, ConditionFlags, FwpValue, NtStatus, uint64
+from wfpstream.fwp import EMPTY, ActionType, NtStatus, uint64
 from wfpstream.fwps import (
     Callout,
     Callout1,
     ClassifyOut,
-    FieldsAleAuthConnect,
-    FieldsAleAuthRecvAccept,
-    FieldsAleConnectRedirect,
     IncomingMetadataValues,
     IncomingValues,
     Mdl,
@@ -321,103 +318,3 @@ def in_one_sub_layer(*codes: Recording) -> Callable[[Plane], None]:
 def events(driver: MemoryDriver, name: str) -> list[dict[str, Any]]:
     """The events of that name, in order."""
     return [event for event in driver.events if event["event"] == name]
-
-
-# --- the ALE layers -------------------------------------------------------------------------------
-
-_FIELDS: dict[str, Any] = {
-    "ale_auth_connect": FieldsAleAuthConnect,
-    "ale_auth_recv_accept": FieldsAleAuthRecvAccept,
-    "ale_connect_redirect": FieldsAleConnectRedirect,
-}
-
-
-@dataclass
-class LayerCall:
-    """One classify call at a layer other than the stream layer."""
-
-    owner: Gate
-    fixed: IncomingValues
-    meta: IncomingMetadataValues
-    layer_data: Any
-    classify_context: Any
-    filter: Any
-    out: ClassifyOut
-
-    def value(self, name: str) -> Any:
-        """A fixed value by the name of its field, such as "IP_REMOTE_PORT"."""
-        value: FwpValue = self.fixed.incoming_value[_FIELDS[self.owner.layer][name]]
-        return value.value
-
-    def notation(self) -> str:
-        """Layer, destination and the flags of a repetition: `K(AUTH_CONNECT 80 REAUTHORIZE)`."""
-        words = [self.owner.layer.removeprefix("ale_").upper()]
-        if self.owner.layer in _FIELDS:
-            flags = self.value("FLAGS")
-            words.append(str(self.value("IP_REMOTE_PORT")))
-            words += ["REAUTHORIZE"] if flags & ConditionFlags.IS_REAUTHORIZE else []
-            words += ["REDIRECTED"] if flags & ConditionFlags.IS_CONNECTION_REDIRECTED else []
-        return f"{self.owner.name}({' '.join(words)})"
-
-
-LayerAnswer = Callable[[LayerCall], object]
-"""Runs inside the classify and writes the answer."""
-
-
-class Gate(Callout):
-    """Callout K of the connection layers: writes down each call and answers by script.
-
-    Calls past the script are permitted. `log` may be shared between gates. A fault inside an answer is kept,
-    as the engine would make V-40 of it.
-    """
-
-    version = 1
-
-    def __init__(
-        self, layer: str, *answers: LayerAnswer, name: str = "K", action: str = "callout_unknown"
-    ) -> None:
-        super().__init__()
-        self.layer = layer
-        self.layers = (layer,)  # type: ignore[misc]  # one class serves every layer
-        self.name = name
-        self.filter_action = action
-        self.log: list[str] = []
-        self.calls: list[LayerCall] = []
-        self.statuses: list[NtStatus] = []
-        self.faults: list[BaseException] = []
-        self.script = answers
-        self._answers = list(answers)
-
-    def classify_fn(
-        self,
-        in_fixed_values: IncomingValues,
-        in_meta_values: IncomingMetadataValues,
-        layer_data: Any,
-        classify_context: Any,
-        filter: Any,
-        flow_context: int,
-        classify_out: ClassifyOut,
-    ) -> None:
-        call = LayerCall(
-            self, in_fixed_values, in_meta_values, layer_data, classify_context, filter, classify_out
-        )
-        self.calls.append(call)
-        self.log.append(call.notation())
-        answer = self._answers.pop(0) if self._answers else permit
-        try:
-            answer(call)
-        except Exception as error:
-            self.faults.append(error)
-            raise
-
-
-def permit(call: LayerCall) -> None:
-    call.out.action_type = ActionType.PERMIT
-
-
-def block(call: LayerCall) -> None:
-    call.out.action_type = ActionType.BLOCK
-
-
-def go_on(call: LayerCall) -> None:
-    call.out.action_type = ActionType.CONTINUE

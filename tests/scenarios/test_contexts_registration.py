@@ -8,17 +8,8 @@ from __future__ import annotations
 import pytest
 
 from tests.scenarios.support import NMD, B, Bench, Call, P, Script
-from tests.scenarios.support_api import (
-    Gate,
-    LayerCall,
-    ManagedBench,
-    Notification,
-    Plane,
-    Witness,
-    go_on,
-    key,
-    registered,
-)
+from tests.scenarios.support_api import ManagedBench, Notification, Plane, Witness, key, registered
+from tests.scenarios.support_connections import Gate, LayerCall, go_on
 from wfpstream import fwpm
 from wfpstream.fwp import CalloutFlags, Direction, MatchType, NtStatus, uint8, uint16, uint32
 from wfpstream.fwps import LayerId, NotifyType

@@ -8,7 +8,8 @@ from __future__ import annotations
 import pytest
 
 from tests.scenarios.support import DROP, NMD, B, Bench, Call, P, Script, inj
-from tests.scenarios.support_api import Gate, LayerCall, Version0Script, block, events, permit
+from tests.scenarios.support_api import Version0Script, events
+from tests.scenarios.support_connections import Gate, LayerCall, block, permit
 from wfpstream.engine import EngineOptions
 from wfpstream.fwp import NtStatus
 from wfpstream.testing import MemoryDriver
@@ -192,6 +193,10 @@ def test_sc_80_block_at_flow_established() -> None:
     assert gate.log == ["K(FLOW_ESTABLISHED)"]
     assert a.transcript.log == ["flowDelete(A)"]
     assert flow is None
+    (blocked,) = events(driver, "flow_blocked")
+    assert blocked["layer"].lower().startswith("ale_flow_established")
+    assert events(driver, "flow_established") == []
+    assert events(driver, "indicate") == []
     driver.close()
     assert driver.violations == ["V-44"]
 
