@@ -1,0 +1,1 @@
+"""Real programs through the real proxy."""
