@@ -21,9 +21,11 @@ from wfpstream.fwps import (
     Callout,
     ClassifyOut,
     IncomingMetadataValues,
+    OutOfBandCallout,
     StreamActionType,
     StreamCalloutIoPacket,
     StreamFlags,
+    Worker,
 )
 from wfpstream.transport import ListenerSpec, Proxy, serve_proxy
 
@@ -63,9 +65,6 @@ class Probe(Callout):
         self.flow_id = 0
         self.layer_id = 0
         self.deleted = 0
-
-    def classify_ale_flow_established(self, *args: Any) -> None:
-        """Not asked for: the class serves the stream layer only."""
 
     def classify_fn(
         self,
@@ -125,6 +124,37 @@ class Dropping(Probe):
         if self.word in self.seen[-1][1]:
             packet.stream_action = int(StreamActionType.DROP_CONNECTION)
             out.action_type = int(ActionType.NONE)
+
+
+class Asking(Worker):
+    """Asks the outside world about every item before it lets it go."""
+
+    async def run(self) -> None:
+        """Answers are injected in place of the data."""
+        while True:
+            item = await self.next()
+            if item.kind != "data":
+                await self.inject_fin()
+                return
+            item.release()
+            try:
+                answer = await self.call(_look_up, item.data)
+            except LookupError as error:
+                answer = f"error: {error}".encode()
+            await self.inject(answer)
+
+
+class AskingCallout(OutOfBandCallout):
+    """One worker per direction."""
+
+    worker_class = Asking
+
+
+async def _look_up(word: bytes) -> bytes:
+    await trio.sleep(0)
+    if word == b"?":
+        raise LookupError("no such word")
+    return word.upper()
 
 
 # --- peers ------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from tests.transport.kit import (
+    AskingCallout,
     Probe,
     assert_clean,
     bounded,
@@ -26,7 +27,7 @@ from tests.transport.kit import (
 )
 from wfpstream.engine import Attempt, EngineOptions, FilterEngine, Flow, Limits, Policy, Timeouts
 from wfpstream.fwp import ActionType
-from wfpstream.fwps import Callout, OutOfBandCallout, Worker
+from wfpstream.fwps import Callout
 from wfpstream.transport import ListenerSpec, Proxy, serve_proxy
 
 
@@ -397,37 +398,6 @@ async def test_a_defect_ends_one_connection_with_a_line(monkeypatch: pytest.Monk
         assert await read_all(server) == (b"x", "reset")
         assert await read_exactly(other_server, 4) == b"fine"
         assert run.lines == ["listener web: RuntimeError: defect"]
-
-
-class Asking(Worker):
-    """Asks the outside world about every item before it lets it go."""
-
-    async def run(self) -> None:
-        """Answers are injected in place of the data."""
-        while True:
-            item = await self.next()
-            if item.kind != "data":
-                await self.inject_fin()
-                return
-            item.release()
-            try:
-                answer = await self.call(_look_up, item.data)
-            except LookupError as error:
-                answer = f"error: {error}".encode()
-            await self.inject(answer)
-
-
-class AskingCallout(OutOfBandCallout):
-    """One worker per direction."""
-
-    worker_class = Asking
-
-
-async def _look_up(word: bytes) -> bytes:
-    await trio.sleep(0)
-    if word == b"?":
-        raise LookupError("no such word")
-    return word.upper()
 
 
 @bounded
