@@ -60,10 +60,10 @@ class HumanLines:
         if name == "flow_established":
             self._ends[event.get("flow")] = describe_ends(event)
         ends = self._ends.pop(event.get("flow"), "") if name == "flow_deleted" else ""
+        if self._level >= 1 and name in _PER_FLOW:
+            return describe_flow(event, ends)
         if self._level >= 2:
             return describe_event(event)
-        if self._level == 1 and name in _PER_FLOW:
-            return describe_flow(event, ends)
         return describe_event(event) if name in _ALWAYS else ""
 
 

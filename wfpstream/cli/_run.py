@@ -1,0 +1,166 @@
+"""`wfpstream run`: its options, read and checked before anything is opened.
+
+Owns what the command line says and how it joins the configuration file. Running it is `_proxy`, which is
+imported only then: reading options needs no trio.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from wfpstream.cli._base import command
+
+if TYPE_CHECKING:
+    from wfpstream.config import CalloutText, Listener, LoadedConfig
+
+EXAMPLE = "wfpstream run --mode reverse:127.0.0.1:6379@7000 --callout monitor"
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """Everything `run` was asked for.
+
+    Args:
+        loaded: the configuration, its listeners and sections completed by the command line.
+        callouts: those of `--callout`, in order.
+        events: where event lines go: a file, `-` for stdout, or None.
+        events_data: which part of payloads they carry.
+        ready_file: what to write once everything listens, or None.
+        grace: seconds that flows may take to end at a stop.
+        verbosity: -1 quiet, 0, or the number of `-v`.
+        command: the program to run beside the proxy, with its arguments.
+    """
+
+    loaded: LoadedConfig
+    callouts: tuple[CalloutText, ...] = ()
+    events: str | None = None
+    events_data: Literal["off", "preview", "full"] = "off"
+    ready_file: Path | None = None
+    grace: float = 5.0
+    verbosity: int = 0
+    command: tuple[str, ...] = ()
+
+
+def _seconds(ctx: click.Context, param: click.Parameter, value: str) -> float:
+    from wfpstream.callouts import parse_time
+
+    try:
+        return parse_time(value)
+    except ValueError:
+        raise click.BadParameter(f'expected seconds, or a time such as "250ms", got {value!r}') from None
+
+
+@click.command(
+    cls=command("run", EXAMPLE),
+    short_help="Run the proxy, and a command beside it.",
+    context_settings={"allow_interspersed_args": False},
+)
+@click.option("-c", "--config", "config_file", metavar="FILE", help="A configuration in TOML.")
+@click.option(
+    "--mode", "modes", metavar="SPEC", multiple=True,
+    help="[NAME=]reverse:HOST:PORT[@[HOST:]PORT]: the upstream, then where to listen. Repeatable.",
+)  # fmt: skip
+@click.option(
+    "--callout", "callout_texts", metavar="CALLOUT", multiple=True,
+    help="[LISTENER:]NAME[,key=value]...: a callout, asked in the order given. Repeatable.",
+)  # fmt: skip
+@click.option("--local", type=click.Choice(["client", "server"]), help="Which side is the local host.")
+@click.option("--events", metavar="FILE|-", help="Write every event as a JSON line.")
+@click.option(
+    "--events-data", type=click.Choice(["off", "preview", "full"]), default="off", show_default=True,
+    help="Payload in the events.",
+)  # fmt: skip
+@click.option("--ready-file", metavar="FILE", help="Written, in one step, when everything listens.")
+@click.option(
+    "--verify", "level", type=click.Choice(["off", "warn", "strict"]),
+    help="Check the callouts' behaviour; strict: violations fail the run.",
+)  # fmt: skip
+@click.option(
+    "--grace", metavar="SECONDS", default="5", show_default=True, callback=_seconds,
+    help="How long flows may take to end at a stop.",
+)  # fmt: skip
+@click.option("-q", "--quiet", is_flag=True, help="Only errors, and what listens.")
+@click.option("-v", "--verbose", count=True, help="One line per flow; -vv: per event; -vvv: with payload.")
+@click.argument("command_line", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND ARG...]")
+def run(
+    *,
+    config_file: str | None,
+    modes: tuple[str, ...],
+    callout_texts: tuple[str, ...],
+    local: Literal["client", "server"] | None,
+    events: str | None,
+    events_data: Literal["off", "preview", "full"],
+    ready_file: str | None,
+    level: Literal["off", "warn", "strict"] | None,
+    grace: float,
+    quiet: bool,
+    verbose: int,
+    command_line: tuple[str, ...],
+) -> int:
+    """Run the proxy until it is told to stop, or as long as COMMAND runs.
+
+    Without a callout it is a plain relay. COMMAND finds it in WFPSTREAM_ADDRESS, WFPSTREAM_HOST and
+    WFPSTREAM_PORT (and, for a listener NAME, WFPSTREAM_ADDRESS_NAME and so on); its exit code is ours.
+    """
+    from wfpstream.config import Config, LoadedConfig, load_config, parse_callout, parse_mode
+
+    if quiet and verbose:
+        raise click.UsageError("-q and -v exclude each other")
+    if events == "-" and command_line:
+        raise click.UsageError("--events - and -- COMMAND both write to stdout; give --events a FILE")
+    loaded = load_config(config_file) if config_file is not None else LoadedConfig(Config())
+    loaded = _completed(loaded, [parse_mode(mode) for mode in modes], local, level)
+    names = [listener.name for listener in loaded.config.proxy.listener if listener.name]
+    plan = RunPlan(
+        loaded=loaded,
+        callouts=tuple(parse_callout(text, names) for text in callout_texts),
+        events=events,
+        events_data=events_data,
+        ready_file=Path(ready_file) if ready_file is not None else None,
+        grace=grace,
+        verbosity=-1 if quiet else verbose,
+        command=command_line,
+    )
+    _check_listeners(plan)
+    from wfpstream.cli._proxy import run_proxy
+
+    return run_proxy(plan)
+
+
+def _completed(
+    loaded: LoadedConfig,
+    listeners: list[Listener],
+    local: Literal["client", "server"] | None,
+    level: Literal["off", "warn", "strict"] | None,
+) -> LoadedConfig:
+    """The configuration with what the command line adds to it (listeners) or says better (the rest)."""
+    import msgspec
+
+    config = loaded.config
+    proxy = msgspec.structs.replace(config.proxy, listener=[*config.proxy.listener, *listeners])
+    if local is not None:
+        # Said for the whole run, so it also beats what a listener of the file says for itself.
+        own = [msgspec.structs.replace(listener, local=None) for listener in proxy.listener]
+        proxy = msgspec.structs.replace(proxy, local=local, listener=own)
+    verify = msgspec.structs.replace(config.verify, level=level) if level is not None else config.verify
+    return replace(loaded, config=msgspec.structs.replace(config, proxy=proxy, verify=verify))
+
+
+def _check_listeners(plan: RunPlan) -> None:
+    listeners = plan.loaded.config.proxy.listener
+    if not listeners:
+        raise click.UsageError("nothing to listen on: give --mode, or -c with a [[proxy.listener]]")
+    for listener in listeners:
+        if listener.mode != "reverse":
+            raise click.UsageError(f"mode {listener.mode} is not available yet; reverse is")
+    names = [listener.name for listener in listeners if listener.name]
+    for callout in plan.callouts:
+        if callout.listener and callout.listener not in names:
+            known = ", ".join(names) or "none has a name (--mode NAME=reverse:...)"
+            raise click.UsageError(
+                f"--callout {callout.listener}:{callout.name}: no such listener; known: {known}"
+            )
