@@ -15,6 +15,7 @@ def ledger_of(flow: Flow, direction: int) -> DirectionLedger:
     blocked_original = blocked_injected = injected = held = queued = discarded = 0
     for lane in flow.lanes[direction]:
         lane_held, lane_stored = lane.held, lane.stored
+        in_transit = sum(run.length for run in lane.outbox)
         stage = StageLedger(
             filter_id=lane.stage.filter.filter_id,
             in_=lane.in_o + lane.in_i,
@@ -26,6 +27,7 @@ def ledger_of(flow: Flow, direction: int) -> DirectionLedger:
             bypassed=lane.bypassed_o + lane.bypassed_i,
             queued=lane_stored - lane_held,
             discarded_between=lane.unseen_discarded_o + lane.unseen_discarded_i,
+            in_transit=in_transit,
             blocked_original=lane.blocked_o,
         )
         stages.append(stage)
@@ -33,7 +35,7 @@ def ledger_of(flow: Flow, direction: int) -> DirectionLedger:
         blocked_injected += lane.blocked_i
         injected += lane.injected
         held += lane_held
-        queued += lane_stored - lane_held
+        queued += lane_stored - lane_held + in_transit
         discarded += stage.discarded + stage.discarded_between
     out = flow.out[direction]
     return DirectionLedger(

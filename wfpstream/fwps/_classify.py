@@ -103,7 +103,8 @@ class Classifier:
             self._emit_indicate(flow, lane, flags, out_flags, length, missed, offset, data)
         frame = Frame("classify", flow, lane, stage.filter.callout_id)
         frame.layer_id = stage.filter.layer_id
-        frame.abort, frame.fin = kind == ABORT, kind == FIN
+        frame.abort = kind == ABORT
+        frame.fin = kind == FIN or bool(flags & rules.DISCONNECT_FLAG[lane.direction])
         result = self._call(frame, stage, packet, out)
         self._check(frame, lane, kind, length, out_flags, out, packet, answer if result is not None else None)
         self.ownership.after_classify(frame, data, blocked=self._is_block(lane, kind, out, packet, result))

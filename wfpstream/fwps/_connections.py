@@ -121,9 +121,11 @@ class Connections:
             self._abandon(attempt)
 
     def stop(self) -> None:
-        """The engine stops: V-59 and V-60 for what is still open."""
+        """The engine stops: V-59, V-60 and V-39 for what is still open."""
         self.pendings.stop()
         self.handles.stop()
+        for handle in sorted(self.redirect_handles):
+            self.core.violation("V-39", f"engine stopped with redirect handle {handle} open")
 
     # -- the walk ----------------------------------------------------------------------------------------
 

@@ -110,6 +110,7 @@ class Lane:
         "mode",
         "newest_injected",
         "oob_ever",
+        "outbox",
         "outstanding",
         "pended_buffers",
         "pended_bytes",
@@ -129,6 +130,9 @@ class Lane:
         self.stage = stage
         self.direction = direction
         self.queue: deque[Run] = deque()
+        self.outbox: deque[Run] = (
+            deque()
+        )  # left this stage, goes to the stages below item by item (NMD-9, INJ-5)
         self.visible = 0  # bytes in the queue that this stage may see, urgent ones apart
         self.bytes = 0  # everything in the queue, bypassing bytes included
         self.fresh = 0  # runs put in since borrowed bytes were last copied
@@ -246,6 +250,8 @@ class Lane:
         for run in islice(reversed(self.queue), self.fresh):
             run.keep()
         self.fresh = 0
+        for run in self.outbox:
+            run.keep()
 
     @property
     def stored(self) -> int:
@@ -312,7 +318,9 @@ class Stage:
     def refresh(self) -> None:
         """Work out `kind` anew: after registration, association, ALLOW_CONNECTION or retiring."""
         action = self.filter.action_type
-        if action == PLAIN_PERMIT:
+        if self.retired:
+            self.kind = PASS  # whatever the filter was: it is gone
+        elif action == PLAIN_PERMIT:
             self.kind = PERMIT_ALL
         elif action == PLAIN_BLOCK:
             self.kind = REMOVE
@@ -329,7 +337,7 @@ class Stage:
 
     def _kind_with_callout(self, entry: CalloutEntry) -> int:
         self.context = self.flow.contexts.get((self.filter.layer_id, entry.callout_id), 0)
-        if self.allowed or self.retired:
+        if self.allowed:
             return PASS
         if self.mid_stream and not entry.mid_stream_allowed:
             return PASS  # MID-1: skipped on this flow for good
@@ -563,7 +571,7 @@ class Flow:
     def holds_nothing(self) -> bool:
         """Nothing held, queued, pended or uncompleted in either direction (ALW-7)."""
         return not self.pended_total and all(
-            not lane.queue and not lane.outstanding and not lane.fin_pended
+            not lane.queue and not lane.outbox and not lane.outstanding and not lane.fin_pended
             for lanes in self.lanes
             for lane in lanes
         )

@@ -352,7 +352,7 @@ class Injector:
             run.target = stage.next_sub_layer
             run.missed += lane.carry
             lane.carry = 0
-            self.waterfall.deliver(flow, call.direction, run, stage.index + 1)
+            lane.outbox.append(run)
         if call.stream_flags & _DISCONNECTS:
             self._place_fin(call, lane, buffers)
         for buffer in buffers:
@@ -387,7 +387,7 @@ class Injector:
         fin.missed, lane.carry = lane.carry, 0
         lane.closed = True
         lane.fin_pended = False
-        self.waterfall.deliver(flow, call.direction, fin, stage.index + 1)
+        lane.outbox.append(fin)
 
     def _run_on(self, flow: Flow, lane: Lane, buffers: list[InjectedBuffer]) -> None:
         core = self.core

@@ -163,7 +163,7 @@ class Inputs:
                 output.keep()
                 stored += output.length
             for lane in flow.lanes[direction]:
-                if lane.queue:
+                if lane.queue or lane.outbox:
                     lane.keep()
                     stored += lane.bytes
         stored += flow.pended_total

@@ -24,6 +24,7 @@ class StageLedger:
     queued: int
     discarded_between: int
     blocked_original: int
+    in_transit: int = 0
 
     @property
     def out(self) -> int:
@@ -71,7 +72,7 @@ class DirectionLedger:
                 lines.append(f"LED-1 stage {number}: {stage}")
             if arriving != stage.in_ + stage.bypassed + stage.queued + stage.discarded_between:
                 lines.append(f"LED-2 before stage {number}: {arriving} arrived, {stage}")
-            arriving = stage.out + stage.bypassed
+            arriving = stage.out + stage.bypassed - stage.in_transit
         if arriving != self.written + self.unsent + self.discarded_out:
             lines.append(
                 f"LED-3: {arriving} left the stages, {self.written}+{self.unsent}+{self.discarded_out}"

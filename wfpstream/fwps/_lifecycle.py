@@ -78,7 +78,7 @@ class Lifecycle:
         moved = [places[id(stage)] for stage in old]
         for lanes in flow.lanes:
             for lane in lanes:
-                for run in lane.queue:
+                for run in (*lane.queue, *lane.outbox):
                     run.target = _moved_target(run.target, moved)
         flow.stages = stages
         self._arrange(flow)
@@ -234,6 +234,7 @@ class Lifecycle:
         if any(lane.outstanding for lanes in flow.lanes for lane in lanes):
             return
         flow.end_reason = "fin"
+        self.waterfall.discard_queues(flow)  # bytes behind an injected FIN that a stage still holds
         flow.end_status = NtStatus.STATUS_CONNECTION_DISCONNECTED
         flow.phase = ENDING
         self.core.ending.append(flow)

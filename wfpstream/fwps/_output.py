@@ -106,13 +106,17 @@ class Output:
         """Give up what is owed (IND-18, DRP-4): `discarded_out`. Returns the number of bytes."""
         given_up = self.length
         for run in self.runs:
-            if run.owner is None:
-                self.discarded_o += run.length
-            else:
-                self.discarded_i += run.length
+            self.count_discarded(run)
         self.runs.clear()
         self.length = 0
         return given_up
+
+    def count_discarded(self, run: Run) -> None:
+        """LED-3 `discarded_out`."""
+        if run.owner is None:
+            self.discarded_o += run.length
+        else:
+            self.discarded_i += run.length
 
     def lost(self, count: int) -> None:
         """Bytes that `send` had accepted and a reset destroyed: written becomes `discarded_out` (LED-3)."""

@@ -37,14 +37,23 @@ class Waterfall:
     # -- running the stages ----------------------------------------------------------------------------
 
     def run(self, flow: Flow, direction: int, first: int = 0) -> None:
-        """Let the stages from index `first` down act until none can (ARB-15, ARB-16)."""
+        """Let the stages from index `first` down act until none can (ARB-15, ARB-16).
+
+        What left a stage goes down item by item: all lower stages take the first before they see the second
+        (NMD-9, INJ-5). For a stage above `first` only that is done: bytes it injected are on their way (INJ-12).
+        """
         lanes = flow.lanes[direction]
         outer = (self._flow, self._direction)
         self._flow, self._direction = flow, direction
         index = len(lanes) - 1
-        while index >= first and flow.doomed is None:
+        while index >= 0 and flow.doomed is None:
             lane = lanes[index]
-            if lane.queue:
+            if lane.outbox:
+                self._touched = index
+                self._send_down(flow, lane)
+                index = self._touched
+                continue
+            if lane.queue and index >= first:
                 if self.core.callbacks >= self.core.options.callbacks_per_turn:
                     self.core.mark(flow)
                     break
@@ -54,6 +63,15 @@ class Waterfall:
                     continue
             index -= 1
         self._flow, self._direction = outer
+
+    def _send_down(self, flow: Flow, lane: Lane) -> None:
+        """One item of those that left this stage reaches the next stage that looks at it, or the output."""
+        outbox = lane.outbox
+        while outbox:
+            run = outbox.popleft()
+            self.deliver(flow, lane.direction, run, lane.stage.index + 1)
+            if run.last:
+                return
 
     def _step(self, flow: Flow, lane: Lane) -> bool:
         """One indication of this lane, or one run past it. False: it can do nothing now."""
@@ -374,6 +392,7 @@ class Waterfall:
         released: Run | None = None
         while count:
             if lane.queue[0].target > lane.stage.index:
+                released = None  # a run that bypasses keeps its place: the item ends before it
                 self._pass_by(flow, lane, lane.pop())
                 continue
             run = lane.pop_bytes(count)
@@ -382,10 +401,8 @@ class Waterfall:
                 self._block(flow, lane, run)
                 continue
             if released is not None:
-                self._release(flow, lane, released, destination, answer, False)
-            released = run
-        if released is not None:
-            self._release(flow, lane, released, destination, answer, True)
+                released.last = False
+            released = self._release(flow, lane, run, destination, answer)
         if with_fin and not lane.visible:
             self._take_fin_along(flow, lane, effect, answer)
 
@@ -411,21 +428,22 @@ class Waterfall:
             return
         lane.closed = True
         destination = lane.stage.next_sub_layer if effect == rules.PERMIT else lane.stage.index + 1
-        self._release(flow, lane, run, destination, answer, True)
+        self._release(flow, lane, run, destination, answer)
 
-    def _release(self, flow: Flow, lane: Lane, run: Run, destination: int, answer: int, last: bool) -> None:
-        """A decided run leaves the stage."""
+    def _release(self, flow: Flow, lane: Lane, run: Run, destination: int, answer: int) -> Run | None:
+        """A decided run leaves the stage; None when nothing can leave any more."""
         if not run.fin:
             if lane.closed:  # OOB-7: behind an injected FIN nothing can follow
                 self._discard(flow, lane, run, "after_fin")
-                return
+                return None
             lane.count_permitted(run)
         run.missed += lane.carry
         lane.carry = 0
         run.answer = answer
-        run.last = last
+        run.last = True
         run.target = destination
-        self.deliver(flow, lane.direction, run, lane.stage.index + 1)
+        lane.outbox.append(run)
+        return run
 
     def _block(self, flow: Flow, lane: Lane, run: Run) -> None:
         """ACT-12: the bytes are gone for everybody behind; ARB-11 lets them know how many."""
@@ -474,13 +492,21 @@ class Waterfall:
             if kind == rules.REMOVE and run.target <= index:
                 self._remove(flow, lane, run)
                 return
-            self._cross(lane, run)
+            if not self._cross(flow, lane, run):
+                return
             index += 1
         self._emerge(flow, direction, run)
 
-    def _cross(self, lane: Lane, run: Run) -> None:
-        """A run passes a stage that does not look at it."""
+    def _cross(self, flow: Flow, lane: Lane, run: Run) -> bool:
+        """A run passes a stage that does not look at it. False: the direction is closed there (OOB-7)."""
         stage = lane.stage
+        if lane.closed:
+            run.seen = False
+            if run.fin:
+                self.gone(run, 0)
+            else:
+                self._discard(flow, lane, run, "after_fin")
+            return False
         if stage.kind == rules.PERMIT_ALL and run.target <= stage.index:
             if run.fin:
                 lane.closed = True
@@ -488,7 +514,7 @@ class Waterfall:
             lane.count_permitted(run)
             run.seen = False
             run.target = stage.next_sub_layer
-            return
+            return True
         if stage.allowed and run.target <= stage.index:
             run.target = stage.next_sub_layer  # ALW-1: permitted at this stage
         if run.fin:
@@ -496,11 +522,14 @@ class Waterfall:
         lane.count_bypass(run)
         if stage.kind == rules.CALL and not run.seen:
             lane.missed += run.missed + (run.length if run.owner is None else 0)  # ARB-11: permitted past it
+        run.missed += lane.carry
+        lane.carry = 0
+        return True
 
     def _pass_by(self, flow: Flow, lane: Lane, run: Run) -> None:
         """A run that only kept its place in this queue goes on (ARB-13)."""
-        self._cross(lane, run)
-        self.deliver(flow, lane.direction, run, lane.stage.index + 1)
+        if self._cross(flow, lane, run):
+            lane.outbox.append(run)
 
     def _remove(self, flow: Flow, lane: Lane, run: Run) -> None:
         """ARB-10, REG-7: a plain BLOCK filter, or a callout that is not registered, takes bytes and FIN."""
@@ -516,8 +545,7 @@ class Waterfall:
         output = flow.out[direction]
         if output.fin_run is not None and not run.fin:
             # A FIN left before (OOB-7 with a stage gone since): nothing can follow it.
-            output.discarded_o += run.length if run.owner is None else 0
-            output.discarded_i += 0 if run.owner is None else run.length
+            output.count_discarded(run)
             self.gone(run, run.length)
             return
         output.append(run)
@@ -538,24 +566,16 @@ class Waterfall:
                 self._pass_by(flow, lane, run)
             elif stage.kind == rules.REMOVE:
                 self._remove(flow, lane, run)
-            elif run.fin:
-                lane.closed = True
-                self._go_on(flow, lane, run)
-            elif run.seen:
-                lane.count_permitted(run)
+            elif run.seen and not run.fin:
                 self._go_on(flow, lane, run)
             else:
-                run.missed += lane.carry
-                lane.carry = 0
                 self._pass_by(flow, lane, run)
 
     def _go_on(self, flow: Flow, lane: Lane, run: Run) -> None:
+        """Bytes the stage was shown and never decided: permitted."""
         stage = lane.stage
-        run.missed += lane.carry
-        lane.carry = 0
         permits = stage.allowed or stage.kind == rules.PERMIT_ALL
-        run.target = stage.next_sub_layer if permits else stage.index + 1
-        self.deliver(flow, lane.direction, run, lane.stage.index + 1)
+        self._release(flow, lane, run, stage.next_sub_layer if permits else stage.index + 1, run.answer)
 
     # -- bytes that leave ----------------------------------------------------------------------------------
 
@@ -578,28 +598,44 @@ class Waterfall:
             self.core.request_turn()  # CMP-17
 
     def discard_queues(self, flow: Flow) -> None:
-        """IND-18, DRP-2: everything held or queued, in both directions."""
-        for lanes in flow.lanes:
-            for lane in lanes:
+        """IND-18, DRP-2: everything held, queued or on its way between stages, in both directions."""
+        for direction in (0, 1):
+            lanes = flow.lanes[direction]
+            for index, lane in enumerate(lanes):
+                while lane.outbox:
+                    self._lose_between(flow, direction, lane.outbox.popleft(), index + 1)
                 while lane.queue:
                     run = lane.pop()
-                    if run.fin:
-                        continue
                     if run.target > lane.stage.index:
                         run.seen = False
-                    lane.count_discarded(run)
-                    if self.core.sinks:
-                        self.core.emit(
-                            "discard",
-                            flow,
-                            dir=flow.direction_name(lane.direction),
-                            len=run.length,
-                            reason=flow.end_reason,
-                            filter=lane.stage.filter.filter_id,
-                            offset=run.offset,
-                        )
+                    if not run.fin:
+                        lane.count_discarded(run)
+                        self._emit_discard(flow, direction, run)
                 lane.mode = IDLE
                 lane.remainder = 0
+
+    def _lose_between(self, flow: Flow, direction: int, run: Run, index: int) -> None:
+        """Bytes on their way to stage `index` are lost: LED-2 `discarded_between`, LED-3 behind the last stage."""
+        if run.fin:
+            return
+        run.seen = False
+        lanes = flow.lanes[direction]
+        if index < len(lanes):
+            lanes[index].count_discarded(run)
+        else:
+            flow.out[direction].count_discarded(run)
+        self._emit_discard(flow, direction, run)
+
+    def _emit_discard(self, flow: Flow, direction: int, run: Run) -> None:
+        if self.core.sinks:
+            self.core.emit(
+                "discard",
+                flow,
+                dir=flow.direction_name(direction),
+                len=run.length,
+                reason=flow.end_reason,
+                offset=run.offset,
+            )
 
     def is_live(self, flow: Flow) -> bool:
         """Data may still move on this flow."""

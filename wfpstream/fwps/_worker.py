@@ -262,12 +262,14 @@ class Worker:
             raise FlowEnded(status.name)
 
     async def sleep(self, seconds: float) -> None:
-        """Wait on the engine's clock; returns early when the worker must drain or its flow ends."""
+        """Wait on the engine's clock; returns early when the worker must drain. Raises FlowEnded at flow end."""
         due = self.now() + seconds
         self._timer = self._host.core.at(due, lambda: self._host.step(self))
         await _Request(lambda: self._slept(due), lambda: None)
         self._timer.cancel()
         self._timer = None
+        if self._flow.phase != LIVE:
+            raise FlowEnded("the flow ended while its worker slept")
 
     def _slept(self, due: float) -> bool:
         return self.draining or self.now() >= due or self._flow.phase != LIVE
