@@ -343,6 +343,8 @@ class MemoryDriver:
         )
         attempt = self.engine.connection_requested(endpoints)
         self.settle()
+        if attempt.verdict == "pended":
+            self.run_until(lambda: attempt.verdict != "pended")
         if attempt.verdict != "permit":
             return None
         return self.establish(attempt, endpoints)
