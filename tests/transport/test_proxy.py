@@ -24,10 +24,11 @@ from tests.transport.kit import (
     make_engine,
     read_all,
     read_exactly,
+    reset,
 )
-from wfpstream.engine import Attempt, EngineOptions, FilterEngine, Flow, Limits, Policy, Timeouts
+from wfpstream.engine import EngineOptions, FilterEngine, Flow, Limits, Policy, Timeouts
 from wfpstream.fwp import ActionType
-from wfpstream.fwps import Callout
+from wfpstream.fwps import Callout, ClassifyOutFlags
 from wfpstream.transport import ListenerSpec, Proxy, serve_proxy
 
 
@@ -114,8 +115,7 @@ async def test_a_client_that_resets_ends_the_connect() -> None:
             client = await run.client()
             await wait_all_tasks_blocked()
             assert run.proxy.connections == 1
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-            client.socket.close()
+            reset(client)
             await run.proxy.wait_connections(0)
             assert run.events.all == []
 
@@ -150,37 +150,92 @@ async def test_a_block_before_the_flow(layer: str, policy: str, end: str) -> Non
         assert not run.events.named("flow_established")
 
 
+class Pending(Callout):
+    """Pends every connection at AUTH_CONNECT; permits it when asked again (LAY-19)."""
+
+    layers = ("ale_auth_connect",)
+
+    def __init__(self) -> None:
+        self.contexts: list[int] = []
+        self.asked: set[int] = set()
+
+    def classify_fn(self, *args: Any) -> None:
+        """BLOCK with ABSORB, then PERMIT."""
+        meta, out = args[1], args[-1]
+        if meta.flow_handle in self.asked:
+            out.action_type = int(ActionType.PERMIT)
+            return
+        self.asked.add(meta.flow_handle)
+        status, context = self.fwps.pend_operation(meta.completion_handle)
+        assert status.ok
+        self.contexts.append(context)
+        out.action_type = int(ActionType.BLOCK)
+        out.flags |= int(ClassifyOutFlags.ABSORB)
+
+
 @bounded
-async def test_a_pended_connection_waits_for_its_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_pended_connection_waits_for_its_verdict() -> None:
     """LAY-17: the upstream is connected only then; a client that resets is not waited for."""
-    pended = []
-    request = FilterEngine.connection_requested
-
-    def pend(engine: FilterEngine, endpoints: Any) -> Attempt:
-        attempt = request(engine, endpoints)
-        attempt.verdict = "pended"
-        pended.append(attempt)
-        return attempt
-
-    monkeypatch.setattr(FilterEngine, "connection_requested", pend)
-    async with live(Probe()) as run:
-        client = await run.client()
+    gate = Pending()
+    async with live(gate) as run:
+        client, gone = await run.client(), await run.client()
         await client.send_all(b"early")
-        gone = await run.client()
-        while len(pended) < 2:
+        while len(gate.contexts) < 2:
             await trio.lowlevel.checkpoint()
-        gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-        gone.socket.close()
+        reset(gone)
         await run.proxy.wait_connections(1)
-        assert not run.events.all
-        first = next(attempt for attempt in pended if not attempt.over)
-        first.verdict = "permit"
-        first.on_verdict()
+        assert not run.events.named("flow_established")
+        run.engine.fwps.complete_operation(gate.contexts[0])
         server = await run.accept()
         assert await read_exactly(server, 5) == b"early"
         await client.aclose()
         await server.aclose()
         await run.deleted()
+
+
+@bounded
+async def test_a_connection_nobody_decides_is_blocked() -> None:
+    """LAY-14."""
+    async with live(Pending(), options=EngineOptions(timeouts=Timeouts(pend_connect=0.05))) as run:
+        assert await read_all(await run.client()) == (b"", "reset")
+        await run.events.wait("flow_blocked")
+
+
+class Redirecting(Callout):
+    """Sends every connection to another port."""
+
+    layers = ("ale_connect_redirect",)
+
+    def __init__(self, host: str, port: int) -> None:
+        self.target = (host, port)
+
+    def classify_fn(self, *args: Any) -> None:
+        """Acquire, write, apply, release (LAY-24, LAY-25)."""
+        context, filter_, out = args[3], args[4], args[-1]
+        _, handle = self.fwps.acquire_classify_handle(context, 0)
+        _, request = self.fwps.acquire_writable_layer_data_pointer(handle, filter_.filter_id, 0, out)
+        assert request is not None
+        request.remote_address_and_port = self.target
+        self.fwps.apply_modified_layer_data(handle, request, 0)
+        out.action_type = int(ActionType.PERMIT)
+        self.fwps.release_classify_handle(handle)
+
+
+@pytest.mark.parametrize("upstream_host", ["127.0.0.1", "web.example"])
+@bounded
+async def test_a_redirected_connection_goes_elsewhere(upstream_host: str) -> None:
+    """LAY-26."""
+    trio.socket.set_custom_hostname_resolver(Answers("127.0.0.1"))
+    elsewhere = await listening()
+    with elsewhere:
+        redirecting = Redirecting(*elsewhere.getsockname())
+        async with live(redirecting, upstream_host=upstream_host, upstream_port=free_port()) as run:
+            client = await run.client()
+            sock, _ = await elsewhere.accept()
+            server = trio.SocketStream(sock)
+            await client.send_all(b"x")
+            assert await read_exactly(server, 1) == b"x"
+            await server.aclose()
 
 
 # --- listening --------------------------------------------------------------------------------------
@@ -253,14 +308,11 @@ async def test_a_client_of_a_dual_stack_listener_is_an_ipv4_flow() -> None:
     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
     sock.bind(("::", 0))
     async with live(Probe(), bound=sock) as run:
-        client = await trio.open_tcp_stream("127.0.0.1", run.proxy.listeners[0].port)
-        server = await run.accept()
-        event = await run.events.wait("flow_established")
-        assert event["layer"] == "ALE_FLOW_ESTABLISHED_V4"
-        assert event["client"] == list(client.socket.getsockname())
-        await client.aclose()
-        await server.aclose()
-        await run.deleted()
+        with socket.create_connection(("127.0.0.1", run.proxy.listeners[0].port)) as client:
+            await run.accept()
+            event = await run.events.wait("flow_established")
+            assert event["layer"].lower() == "ale_flow_established_v4"
+            assert event["client"] == list(client.getsockname())
 
 
 # --- limits -----------------------------------------------------------------------------------------

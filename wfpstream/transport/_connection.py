@@ -50,7 +50,6 @@ class Connection:
         self._hub = hub
         self._client = client
         self._attempt = attempt
-        self._asked = attempt.upstream
         self._requested = requested
         self._reason = reason
         self._log = log
@@ -100,11 +99,11 @@ class Connection:
     async def _connect(self) -> socket.socket:
         attempt, timeout = self._attempt, self._hub.engine.options.timeouts.connect
         addresses = self._requested
-        if attempt.upstream != self._asked:
+        if attempt.redirected:
             addresses = await resolve(*attempt.upstream)  # a callout sent it elsewhere (LAY-26)
         elif not addresses:
             raise ConnectError(self._reason)
-        return await connect(addresses, timeout)
+        return await connect(addresses, timeout, attempt.connected_from)
 
     async def _refuse(self) -> None:
         """How a refusal looks to the client (LAY-21)."""

@@ -86,7 +86,6 @@ class FlowDriver:
                     await side.abandon()
         finally:
             self.flow.gone(self._reason)
-            self.hub.arm()
 
     # --- the cycle ---
 
@@ -112,7 +111,6 @@ class FlowDriver:
             self.hub.again(self)
         self.engine.settle_output(flow)
         self._judge()
-        self.hub.arm()
 
     def serve_safely(self) -> None:
         """`serve` from outside this flow's own tasks: a defect ends this flow only."""

@@ -48,14 +48,11 @@ class Hub:
     def __init__(self, engine: FilterEngine) -> None:
         self.engine = engine
         self.watch = HangupWatch()
-        self._clock = engine.fwps.core.clock
         self.buffer = memoryview(bytearray(_receive_size(engine)))
         self.drivers: dict[int, Served] = {}
         self._users = 0
         self._lead = trio.Lock()
         self._lot = trio.lowlevel.ParkingLot()
-        self._scope = trio.CancelScope()
-        self._armed: float | None = None
         self._pending = True
         self._again: list[Served] = []
 
@@ -93,11 +90,6 @@ class Hub:
         self._again.append(driver)
         self._lot.unpark()
 
-    def arm(self) -> None:
-        """Follow `engine.next_deadline`, which any call into the engine can move."""
-        if self.engine.next_deadline != self._armed:
-            self._scope.deadline = self._deadline()
-
     # --- the task ---
 
     async def run(self) -> None:
@@ -111,7 +103,8 @@ class Hub:
             while self._pending or self._again or self._is_due():
                 self._turn()
                 await trio.lowlevel.checkpoint()
-            with trio.CancelScope(deadline=self._deadline()) as self._scope:
+            # A timer that becomes the first one asks for a turn: the deadline cannot move while we are parked.
+            with trio.CancelScope(deadline=self._deadline()):
                 await self._lot.park()
 
     def _turn(self) -> None:
@@ -126,14 +119,14 @@ class Hub:
 
     def _is_due(self) -> bool:
         due = self.engine.next_deadline
-        return due is not None and due <= self._clock()
+        return due is not None and due <= self.engine.now()
 
     def _deadline(self) -> float:
         """The engine's deadline on trio's clock."""
-        self._armed = due = self.engine.next_deadline
+        due = self.engine.next_deadline
         if due is None:
             return math.inf
-        return trio.current_time() + max(0.0, due - self._clock())
+        return trio.current_time() + max(0.0, due - self.engine.now())
 
 
 def _nobody_runs_turns() -> None:

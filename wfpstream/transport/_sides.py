@@ -16,7 +16,7 @@ import trio
 
 from wfpstream.engine import DEFERRED, ENDED, FULL, YES
 
-from ._sockets import discard_input, drain_then_close, receive, reset_now, send_urgent, wait_flushed
+from ._sockets import discard_input, drain_then_close, is_reset, receive, reset_now, send_urgent, wait_flushed
 
 if TYPE_CHECKING:
     from wfpstream.engine import Flow
@@ -165,10 +165,11 @@ class SocketSide(Side):
     async def _read(self) -> None:
         flow, index = self.flow, self.index
         while not self.reader_done:
-            state = flow.may_read(index)
-            if state == YES or (state == FULL and self.lost):
+            if self._may_go_on():
                 await self._read_some()
-            elif state == ENDED or self.lost:
+                continue
+            state = flow.may_read(index)
+            if state == ENDED or self.lost:
                 if state == DEFERRED:
                     self._discard()
                 self.reader_done = True
@@ -183,8 +184,7 @@ class SocketSide(Side):
             try:
                 n, urgent = receive(self.sock, buffer)
             except BlockingIOError:
-                await trio.lowlevel.wait_readable(self.sock)
-                return
+                break
             except OSError:
                 self._read_failed()
                 return
@@ -197,14 +197,20 @@ class SocketSide(Side):
             driver.touch()
             flow.received(index, buffer[:n], urgent)
             driver.serve()
-            state = flow.may_read(index)
-            if state != YES and not (state == FULL and self.lost):
-                break
-            if n < len(buffer) and not urgent:
-                # The queue was empty a moment ago: waiting is the checkpoint, a read would be one call more.
-                await trio.lowlevel.wait_readable(self.sock)
+            if not self._may_go_on():
                 return
-        await trio.lowlevel.checkpoint()
+            if n < len(buffer) and not urgent:
+                # The queue was empty a moment ago: another read would only say so.
+                break
+        else:
+            await trio.lowlevel.checkpoint()
+            return
+        await trio.lowlevel.wait_readable(self.sock)
+
+    def _may_go_on(self) -> bool:
+        """Read on; a leg that was reset while back-pressure had paused it is read to its end (IND-27)."""
+        state = self.flow.may_read(self.index)
+        return state == YES or (state == FULL and self.lost)
 
     def _discard(self) -> None:
         """A deferred leg was reset: what the kernel holds is discarded and counted (IND-27)."""
@@ -234,8 +240,10 @@ class SocketSide(Side):
                 moved = True
         except BlockingIOError:
             self._wait_writable()
-        except OSError:
+        except OSError as error:
             self.lost = True
+            # After a reset the kernel may hold bytes to read, and then says EOF; after anything else it need not.
+            self.reader_done = self.reader_done or not is_reset(error)
         return moved
 
     def _send(self, views: Sequence[memoryview], urgent: bool) -> int:

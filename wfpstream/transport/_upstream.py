@@ -11,7 +11,7 @@ import ipaddress
 import math
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain, zip_longest
 from typing import NamedTuple
 
@@ -23,6 +23,13 @@ __all__ = ["Address", "ConnectError", "connect", "numeric", "resolve", "unmapped
 
 # RFC 8305 advises 250 ms until the next address is tried beside the one still on its way.
 NEXT_ATTEMPT = 0.25
+
+
+OnOwn = Callable[[tuple[str, int]], object]
+
+
+def _nobody(address: tuple[str, int]) -> None:
+    """The default of `on_own`."""
 
 
 class Address(NamedTuple):
@@ -98,39 +105,30 @@ def _in_turns(addresses: list[Address]) -> list[Address]:
     return [address for address in chain(*zip_longest(same, other)) if address is not None]
 
 
-async def connect(addresses: Sequence[Address], timeout: float) -> socket.socket:
+async def connect(addresses: Sequence[Address], timeout: float, on_own: OnOwn = _nobody) -> socket.socket:
     """Connect to the first address that answers; a prepared socket (`_sockets.prepare`).
 
     Args:
         addresses: at least one, in the order to try them.
         timeout: seconds for all of it; 0 for no limit.
+        on_own: is told our own address of every attempt, before anybody can have accepted it (LAY-29).
 
     Raises:
         ConnectError: refused, unreachable, out of descriptors, or too slow.
     """
     with trio.move_on_after(timeout or math.inf):
         if len(addresses) == 1:
-            return await _connect_one(addresses[0])
-        return await _connect_any(addresses)
+            return await _connect_one(addresses[0], on_own)
+        return await _connect_any(addresses, on_own)
     raise ConnectError(f"no answer within {timeout:g} s")
 
 
-async def _connect_one(address: Address) -> socket.socket:
+async def _connect_one(address: Address, on_own: OnOwn) -> socket.socket:
     sock: socket.socket | None = None
     try:
         sock = socket.socket(address.family, socket.SOCK_STREAM)
         prepare(sock)
-        number = sock.connect_ex(address.sockaddr())
-        if number == errno.EINPROGRESS:
-            await trio.lowlevel.wait_writable(sock)
-            error = connect_error(sock)
-        else:
-            error = OSError(number, os.strerror(number)) if number else None
-        if error is not None:
-            raise error
-        if sock.getsockname() == sock.getpeername():
-            # Nobody listens there, and the kernel chose that very port for us: TCP connected us to ourselves.
-            raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+        await _finish_connect(sock, sock.connect_ex(address.sockaddr()), on_own)
     except BaseException as error:
         if sock is not None:
             sock.close()
@@ -140,18 +138,34 @@ async def _connect_one(address: Address) -> socket.socket:
     return sock
 
 
+async def _finish_connect(sock: socket.socket, begun: int, on_own: OnOwn) -> None:
+    """`begun` is what `connect_ex` said. Raises OSError."""
+    if begun not in (0, errno.EINPROGRESS):
+        raise OSError(begun, os.strerror(begun))
+    own = sock.getsockname()
+    on_own((own[0], own[1]))
+    if begun:
+        await trio.lowlevel.wait_writable(sock)
+        error = connect_error(sock)
+        if error is not None:
+            raise error
+    if own == sock.getpeername():
+        # Nobody listens there, and the kernel chose that very port for us: TCP connected us to ourselves.
+        raise OSError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+
+
 def _plain(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
 
 
-async def _connect_any(addresses: Sequence[Address]) -> socket.socket:
+async def _connect_any(addresses: Sequence[Address], on_own: OnOwn) -> socket.socket:
     """RFC 8305: the next attempt starts when the last one failed, or is slow; the first success wins."""
     winners: list[socket.socket] = []
     errors: list[ConnectError] = []
 
     async def attempt(address: Address, failed: trio.Event, nursery: trio.Nursery) -> None:
         try:
-            sock = await _connect_one(address)
+            sock = await _connect_one(address, on_own)
         except ConnectError as error:
             errors.append(error)
             failed.set()
