@@ -22,7 +22,7 @@ from wfpstream.fwpm import (
     layer_key_of,
 )
 from wfpstream.fwpm import Callout as CalloutObject
-from wfpstream.fwps import Attempt, Callout, Endpoints, EngineOptions, Flow, RunTime
+from wfpstream.fwps import Attempt, Callout, Endpoints, EngineOptions, Flow, LayerId, RunTime
 
 from ._bridge import Bridge
 
@@ -46,6 +46,7 @@ class AddedCallout:
         self.callout_keys: list[Any] = []
         self.filter_ids: list[int] = []
         self.sub_layer_key: Any = None
+        self.owns_callout = True
         self._engine = engine
 
     def remove(self) -> NtStatus:
@@ -224,11 +225,16 @@ class FilterEngine:
     ) -> AddedCallout:
         """Register a callout and give it a sublayer of its own, lighter than those added before.
 
+        A callout that is registered already gets one more sublayer with filters of its own.
+
         One filter per layer it serves, of the type it declares, unconditional unless `listener` or
         `conditions` narrow it. Raises FwpError when management refuses, ValueError for an unknown layer.
         """
         added = AddedCallout(self, callout, self._unique(name or callout.name or type(callout).__name__))
-        made = self.fwps.register(callout, added.name)
+        made = self.fwps.layers_of(callout)
+        added.owns_callout = not made
+        if added.owns_callout:
+            made = self.fwps.register(callout, added.name)
         session = self.session
         sub_layer_weight = weight if weight is not None else self._take_weight()
         added.sub_layer_key = uuid5(_NAMESPACE, f"sublayer/{added.name}")
@@ -246,15 +252,8 @@ class FilterEngine:
         for layer, key, callout_id in made:
             layer_key = layer_key_of(layer)
             assert layer_key is not None, f"{layer.name} has no management key"
-            status, _ = session.callout_add(
-                CalloutObject(
-                    callout_key=key,
-                    display_data=DisplayData(added.name),
-                    applicable_layer=layer_key,
-                    flags=_USES_PROVIDER_CONTEXT,
-                )
-            )
-            _check(status, f"callout {added.name} at {layer.name}")
+            if added.owns_callout:
+                self._add_callout_object(added, layer, key, layer_key)
             status, filter_id = session.filter_add(
                 Filter(
                     display_data=DisplayData(f"{added.name} at {layer.name.lower()}"),
@@ -272,19 +271,41 @@ class FilterEngine:
             added.filter_ids.append(filter_id)
         return added
 
+    def _add_callout_object(self, added: AddedCallout, layer: LayerId, key: UUID, layer_key: UUID) -> None:
+        status, _ = self.session.callout_add(
+            CalloutObject(
+                callout_key=key,
+                display_data=DisplayData(added.name),
+                applicable_layer=layer_key,
+                flags=_USES_PROVIDER_CONTEXT,
+            )
+        )
+        _check(status, f"callout {added.name} at {layer.name}")
+
     def remove_callout(self, added: AddedCallout) -> NtStatus:
-        """Delete what `add_callout` made; the first refusal stops it and is returned."""
+        """Delete what `add_callout` made; the first refusal stops it and is returned.
+
+        The callout is asked to `drain` first. While it still holds something the answer is STATUS_FWP_IN_USE
+        (MGMT-13): give the engine its turns and call again. What was deleted so far stays deleted.
+        """
         session = self.session
+        if added.filter_ids:
+            added.callout.drain()
         while added.filter_ids:
             status = session.filter_delete_by_id(added.filter_ids[0])
             if not status.ok:
                 return status
             added.filter_ids.pop(0)
-        for key, callout_id in zip(added.callout_keys, added.callout_ids, strict=True):
-            session.callout_delete_by_key(key)
-            status = self.fwps.callout_unregister_by_id(callout_id)
+        while added.owns_callout and added.callout_ids:
+            session.callout_delete_by_key(added.callout_keys[0])
+            self.fwps.contexts.remove_all_of(
+                added.callout_ids[0]
+            )  # UNR-2: a context keeps a callout registered
+            status = self.fwps.callout_unregister_by_id(added.callout_ids[0])
             if not status.ok:
                 return status
+            added.callout_keys.pop(0)
+            added.callout_ids.pop(0)
         return session.sub_layer_delete_by_key(added.sub_layer_key)
 
     def _take_weight(self) -> int:

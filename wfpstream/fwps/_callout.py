@@ -97,7 +97,7 @@ class CalloutEntry:
         self.key = key
         self.callout_id = callout_id
         self.name = str(key)
-        self.owner: ComfortableCallout | None = None
+        self.owner: ComfortableCallout | None
         self.contexts = 0
         self.pended = 0
         self.registered_at = 0
@@ -106,6 +106,7 @@ class CalloutEntry:
     def clear(self) -> None:
         """Not registered (any more)."""
         self.registered = False
+        self.owner = None
         self.version = 2
         self.flags = 0
         self.classify_fn: ClassifyFn | None = None
@@ -182,6 +183,7 @@ class ComfortableCallout(Protocol):
     @property
     def drains(self) -> bool: ...
     def drain(self) -> None: ...
+    def callout_id(self, layer_id: int) -> int: ...
     def on_registered(self) -> None: ...
 
 

@@ -85,6 +85,13 @@ class Contexts:
         self._delete(flow, key)
         return NtStatus.STATUS_SUCCESS
 
+    def remove_all_of(self, callout_id: int) -> None:
+        """Remove every context of one callout, on every flow: what a driver does before it unregisters (UNR-8)."""
+        for flow in list(self.core.flows.values()):
+            for layer_id, owner in list(flow.contexts):
+                if owner == callout_id:
+                    self.remove(flow.id, layer_id, callout_id)
+
     def finish_removals(self, flow: Flow) -> None:
         """CTX-11: the classify returned and its answer was applied."""
         for key in sorted(flow.removing):

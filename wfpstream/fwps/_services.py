@@ -250,6 +250,16 @@ class RunTime(ConnectionServices):
                 self.core.violation("V-39", f"engine stopped with injection handle {handle.handle_id} open")
         self.ownership.report_leaks()
 
+    def layers_of(self, callout: ComfortableCallout) -> list[tuple[LayerId, UUID, int]]:
+        """(layer, key, callout id) of everything this very object is registered for; empty when it is not."""
+        return [
+            (layer, entry.key, entry.callout_id)
+            for entry in self.callouts.registered()
+            if entry.owner is callout
+            for layer in LayerId
+            if callout.callout_id(layer) == entry.callout_id
+        ]
+
     # -- what management asks (fwpm's RunTime protocol) --------------------------------------------------
 
     def callout_id_for(self, key: UUID) -> int:
