@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
 
 import pytest
-from rich.console import Console
 
-from tests.cli.support import wfpstream
+from tests.cli.support import command_line, wfpstream
 from wfpstream.cli import _weather, main
 
 
@@ -25,12 +26,11 @@ def test_it_ends_by_itself_and_shows_both_edits() -> None:
     assert "\x1b" not in done.stdout
 
 
-def test_it_is_colourful_on_a_terminal() -> None:
-    console = Console(file=io.StringIO(), force_terminal=True, width=80)
-    assert _weather.perform(console)
-    assert isinstance(console.file, io.StringIO)
-    lines = console.file.getvalue().splitlines()
-    assert any("\x1b[" in line for line in lines)
+def test_it_is_colourful_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    file = io.StringIO()
+    assert _weather.perform(file)
+    assert "\x1b[" in file.getvalue()
 
 
 def test_wrong_bytes_are_a_failure(
@@ -39,3 +39,11 @@ def test_wrong_bytes_are_a_failure(
     monkeypatch.setattr(_weather, "EXPECTED", b"something else")
     assert main(["demo"], standalone_mode=False) == 1
     assert capsys.readouterr().err == "wfpstream: error: the demo's bytes are not what they should be\n"
+
+
+def test_a_reader_that_has_read_enough_is_no_error() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(command_line("demo"), stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shlex
@@ -155,6 +156,18 @@ def test_a_reader_that_has_read_enough_is_no_error() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("arguments", [["callouts"], ["demo"], ["--help"]])
+def test_a_full_disk_is_one_line(arguments: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            command_line(*arguments), stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("wfpstream: error: ")
+    assert line.endswith("no space left on device")
+
+
 def test_a_defect_of_ours_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*arguments: object) -> None:
         raise RuntimeError("two\nlines")
@@ -163,6 +176,14 @@ def test_a_defect_of_ours_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     code, line = error_of("callouts")
     assert code == 1
     assert line.startswith("this is a defect of wfpstream: RuntimeError: two lines")
+
+
+def test_what_the_system_refuses_is_no_defect(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*arguments: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("wfpstream.callouts.list_callouts", refused)
+    assert error_of("callouts") == (1, "too many open files")
 
 
 def test_the_module_runs() -> None:

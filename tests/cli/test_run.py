@@ -321,3 +321,25 @@ def test_a_callout_that_keeps_its_contract_passes_strict_verification(mode: str)
     with running(mode, "--verify", "strict", *callouts) as run:
         assert run.ask(b"aaa") == b"bbb"
         assert run.stop() == 0
+
+
+RAISES = """
+from wfpstream.fwps import Callout
+
+class Raises(Callout):
+    def classify_fn(self, fixed, meta, packet, context, filter, flow_context, out):
+        raise ZeroDivisionError("in the callout")
+"""
+
+
+def test_a_callout_that_raises_is_told_without_being_asked(mode: str, tmp_path: Path) -> None:
+    (tmp_path / "raises.py").write_text(RAISES)
+    with running(mode, "--callout", f"{tmp_path}/raises.py:Raises") as run:
+        with pytest.raises(ConnectionResetError), run.connect() as client:
+            client.sendall(b"x")
+            read_all(client)
+        line = run.wait_line("violation")
+        assert run.stop() == 0
+    assert "rule=V-40" in line
+    assert "ZeroDivisionError" in line
+    assert "raises.py:" in line

@@ -70,6 +70,15 @@ def test_payload_cannot_steer_a_terminal() -> None:
     assert HumanLines(lambda line: None, 2).wants_data == "off"
 
 
+def test_what_concerns_single_bytes_is_wanted_only_where_it_is_shown() -> None:
+    assert [HumanLines(lambda line: None, level).wants_trace for level in range(4)] == [
+        False,
+        False,
+        True,
+        True,
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [("plain ü", "plain ü"), ("a\nb\x7f\x9b", r"a\nb\x7f\x9b"), ("\u202e\ud800", r"\u202e\ud800")],

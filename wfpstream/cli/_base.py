@@ -90,11 +90,28 @@ def _example(error: click.UsageError) -> str:
 
 
 def print_out(text: str) -> None:
-    """A result on stdout. A reader that has read enough (`| head`) is no error."""
+    """A result on stdout.
+
+    Raises:
+        JobError: it cannot be written.
+    """
     try:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
-    except BrokenPipeError:
-        # The interpreter flushes once more at exit; it must find somewhere to flush to.
+    except OSError as error:
+        stdout_failed(error)
+
+
+def stdout_failed(error: OSError) -> None:
+    """What to do when stdout takes no more: a reader that has read enough (`| head`) is no error.
+
+    Raises:
+        JobError: it was not that.
+    """
+    try:
+        # The interpreter flushes what is left once more at exit; it must find somewhere to flush to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise click.exceptions.Exit(DONE) from None
+    except (OSError, ValueError):
+        pass
+    if not isinstance(error, BrokenPipeError):
+        raise JobError(f"cannot write to stdout: {(error.strerror or str(error)).lower()}") from error

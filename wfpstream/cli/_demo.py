@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import click
 
-from wfpstream.cli._base import FAILED, command, note
+from wfpstream.cli._base import DONE, FAILED, command, note, stdout_failed
 
 
 @click.command(
@@ -20,7 +20,12 @@ def demo() -> int:
     """
     from wfpstream.cli._weather import perform
 
-    if not perform():
+    try:
+        is_right = perform()
+    except OSError as error:
+        stdout_failed(error)
+        return DONE
+    if not is_right:
         note("error: the demo's bytes are not what they should be")
         return FAILED
-    return 0
+    return DONE

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from wfpstream import __version__
-from wfpstream.cli._base import DONE, FAILED, INTERRUPTED, InputError, note, report
+from wfpstream.cli._base import DONE, FAILED, INTERRUPTED, InputError, JobError, note, report
 from wfpstream.cli._callouts import callouts
 from wfpstream.cli._check import check
 from wfpstream.cli._demo import demo
@@ -69,6 +69,9 @@ def _failed(error: Exception) -> int:
     kind = getattr(sys.modules.get("wfpstream.config"), "ConfigError", None)
     if kind is not None and isinstance(error, kind):
         return report(InputError(kind.lines(error)))
+    if isinstance(error, OSError):
+        where = f": {error.filename}" if error.filename else ""
+        return report(JobError(f"{(error.strerror or str(error)).lower()}{where}"))
     return _defect(error)
 
 

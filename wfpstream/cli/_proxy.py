@@ -47,6 +47,7 @@ class Violations:
     """A sink that counts what `--verify` found. Lint is never an error (VRF-3)."""
 
     wants_data = "off"
+    wants_trace = False
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -162,6 +163,8 @@ class _Runner:
             self._fail(JobError(_reason(error)))
             task_status.started(None)
         finally:
+            # What callouts have left behind shows only now (V-39), while the sinks still listen.
+            self._engine.stop()
             self._ended.set()
 
     def _log(self, line: str) -> None:

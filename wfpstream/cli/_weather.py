@@ -7,11 +7,12 @@ same each time.
 
 from __future__ import annotations
 
+import sys
 import textwrap
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO, cast
 
 import trio
 from rich.console import Console
@@ -64,13 +65,48 @@ SCENES = (
 )
 
 
-def perform(console: Console | None = None) -> bool:
+def perform(file: TextIO | None = None) -> bool:
     """Perform all scenes; whether every byte is what it should be.
 
     Args:
-        console: where to tell the story; absent: stdout.
+        file: where to tell the story; absent: stdout.
+
+    Raises:
+        OSError: it could not be told to the end.
     """
-    return trio.run(_Performance(console or Console(highlight=False)).run)
+    output = _Output(file or sys.stdout)
+    console = Console(file=cast(TextIO, output), highlight=False)
+    is_right = trio.run(_Performance(console).run)
+    if output.error is not None:
+        raise output.error
+    return is_right
+
+
+class _Output:
+    """A text file that never raises: a sink must not, and rich would end the process."""
+
+    def __init__(self, file: TextIO) -> None:
+        self.error: OSError | None = None
+        self._file = file
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def write(self, text: str) -> int:
+        """Write, unless that failed before."""
+        try:
+            return len(text) if self.error else self._file.write(text)
+        except OSError as error:
+            self.error = error
+            return 0
+
+    def flush(self) -> None:
+        """Flush, unless something failed before."""
+        try:
+            if not self.error:
+                self._file.flush()
+        except OSError as error:
+            self.error = error
 
 
 class _Performance:

@@ -37,6 +37,8 @@ class HumanLines:
         on_failure: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.wants_data: Literal["off", "preview"] = "preview" if level >= 3 else "off"
+        # What concerns single bytes need not even be built for us.
+        self.wants_trace = level >= 2
         self._write = write
         self._level = level
         self._on_failure = on_failure
