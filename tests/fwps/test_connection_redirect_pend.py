@@ -201,10 +201,9 @@ def test_lay_14_a_late_worker_does_no_harm(limit: bool) -> None:
     driver, log = world(door)
     attempt = request(driver)
     data = Redirect().write(driver.fwps, door.handle, door.filter_id, door.out)
-    if limit:
-        driver.advance(31)
-    else:
+    if not limit:
         attempt.gone()
+    driver.advance(100)  # the worker has no way to know
     driver.fwps.apply_modified_layer_data(door.handle, data)
     status, _ = driver.fwps.acquire_writable_layer_data_pointer(door.handle, door.filter_id, 0, door.out)
     assert status == NtStatus.STATUS_INVALID_DEVICE_STATE
@@ -213,6 +212,17 @@ def test_lay_14_a_late_worker_does_no_harm(limit: bool) -> None:
     driver.advance(100)
     assert (attempt.verdict, len(log)) == ("block", 1)
     assert driver.violations == (["V-59"] if limit else [])
+
+
+def test_v_60_a_late_worker_releases_too() -> None:
+    door = PendedDoor()
+    driver, _ = world(door)
+    request(driver).gone()
+    door.complete()
+    driver.advance(4.9)
+    assert driver.violations == []
+    driver.advance(0.2)
+    assert driver.violations == ["V-60"]
 
 
 def test_act_14_an_exception_voids_pend_and_handle() -> None:

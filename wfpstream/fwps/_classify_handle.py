@@ -177,13 +177,26 @@ class ClassifyHandles:
                 self._discard(handle)
 
     def after_layer(self, arbitration: Arbitration) -> None:
-        """V-60: handles of a layer that is over. The callout of a pended one may release it a little later."""
-        core = self._core
+        """V-60: handles of a layer that is decided. A worker may release its own a little later.
+
+        Where the connection ended first, the worker does not know: its time begins with its completion.
+        """
         for handle in self._of.pop(arbitration, ()):
-            if handle.was_pended and not handle.released:
-                core.at(core.clock() + core.options.verify.grace, partial(self._leaked, handle))
+            if handle.was_pended:
+                if not handle.over:
+                    self._expect_release(handle)
             else:
                 self._leaked(handle)
+
+    def completed_late(self, value: int) -> None:
+        """The worker of a connection that had ended is done as well."""
+        handle = self._handles.get(value)
+        if handle is not None:
+            self._expect_release(handle)
+
+    def _expect_release(self, handle: ClassifyHandle) -> None:
+        core = self._core
+        core.at(core.clock() + core.options.verify.grace, partial(self._leaked, handle))
 
     def stop(self) -> None:
         """The engine stops: what is held now was never released, unless its connection has ended just now."""

@@ -184,7 +184,9 @@ class ConnectionServices:
         connections = self.connections
         pending = connections.pendings.find(classify_handle)
         if pending is None or not pending.by_handle:
-            if not connections.pendings.late(classify_handle):
+            if connections.pendings.late(classify_handle):
+                connections.handles.completed_late(classify_handle)
+            else:
                 self.core.violation("V-61", "classify completed that is not pended, or not any more")
             return
         walk, handle = pending.arbitration, connections.handles.find(classify_handle)
