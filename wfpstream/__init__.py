@@ -1,10 +1,10 @@
-"""The Windows Filtering Platform's TCP stream layer, in user space.
-
-Importing this package loads neither trio nor scapy: only the rooms that do I/O need them.
-"""
+"""wfpstream: the Windows Filtering Platform's TCP stream layer in user space, exact and fast."""
 
 from __future__ import annotations
 
-__all__ = ["__version__"]
+from wfpstream.engine import Endpoints, EngineOptions, FilterEngine
+from wfpstream.fwp import FwpError, NtStatus
 
 __version__ = "0.1.0"
+
+__all__ = ["Endpoints", "EngineOptions", "FilterEngine", "FwpError", "NtStatus", "__version__"]

@@ -68,7 +68,7 @@ class Classifier:
         self.core = core
         verify = core.options.verify
         self.verifying = verify.level != "off"
-        self.clocked = self.verifying and not verify.virtual_time
+        self.clocked = not verify.virtual_time and (self.verifying or core.options.timeouts.turn > 0)
         self.after_classify: Any = None  # set by the contexts' part: pending removals (CTX-11)
 
     def classify(
@@ -124,7 +124,9 @@ class Classifier:
         values = frame.flow.stream_values
         outer, core.frame = core.frame, frame
         core.callbacks += 1
-        began = core.clock() if self.clocked else 0.0
+        began = (
+            core.clock() if self.clocked else 0.0
+        )  # `timeouts.turn` names a callout, it interrupts nothing
         try:
             if entry.version == 0:
                 entry.classify_fn(values, stage.meta, packet, stage.filter, stage.context, out)
@@ -148,11 +150,27 @@ class Classifier:
         verify = self.core.options.verify
         lane = frame.lane
         assert lane is not None
+        limit = self.core.options.timeouts.turn
+        if limit and spent > limit:
+            self._name_slow(lane, spent)
+        if not self.verifying:
+            return
         if spent > verify.callback_budget:
             self.core.violation("V-42", f"classifyFn took {spent * 1000:.0f} ms", lane)
         urged = lane.direction == rules.SEND and packet.stream_data.flags & rules.FLUSH_FLAG[rules.SEND]
         if urged and lane.held_since and self.core.clock() - lane.held_since > verify.callback_budget:
             self.core.violation("V-43", "data was held although SEND_NODELAY was set", lane)
+
+    def _name_slow(self, lane: Lane, spent: float) -> None:
+        """The watchdog of `timeouts.turn`: who kept every flow waiting, and where."""
+        entry = lane.stage.entry
+        name = entry.name if entry is not None else "?"
+        code = entry.classify_code if entry is not None else None
+        where = f"{code.co_filename}:{code.co_firstlineno}" if code is not None else "place unknown"
+        self.core.count("slow_callbacks")
+        self.core.warn(f"callout {name} held the loop for {spent * 1000:.0f} ms ({where})", key=f"slow {name}")
+        if self.core.sinks:
+            self.core.emit("slow_callback", lane.stage.flow, callout=name, seconds=spent, where=where)
 
     def finish(self, flow: Flow, lane: Lane) -> None:
         """After the answer was applied: context removals that waited for it (CTX-11)."""

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 Event = dict[str, Any]
 
+MAX_REMEMBERED_WARNINGS = 1000
+
 
 class Frame:
     """The callback on the stack: what it is, for whom, and what it did so far."""
@@ -95,6 +97,8 @@ class Core:
         self.ending: deque[Flow] = deque()
         self.touched: dict[int, Flow] = {}
         self.on_pending: Callable[[], None] = lambda: None
+        self.on_warning: Callable[[str], None] = lambda line: None
+        self._warned: dict[str, float] = {}
         self.turn_requested = False
         self.timers: list[Timer] = []
         self._rank = 0
@@ -274,10 +278,26 @@ class Core:
         self.violations[rule] = self.violations.get(rule, 0) + 1
         if lane is not None:
             flow = lane.stage.flow
+        place = self._place(lane)
         if self.sinks:
-            self.emit("violation", flow, rule=rule, severity=severity, text=text, **self._place(lane))
+            self.emit("violation", flow, rule=rule, severity=severity, text=text, **place)
+        if rule in ALWAYS_REPORTED:
+            self.warn(
+                f"callout {place['callout'] or '?'}: {rule}: {text} ({place['where'] or 'place unknown'})"
+            )
         if severity == "E" and self.options.verify.level == "strict" and lane is not None:
             self.strict_fault(lane)
+
+    def warn(self, line: str, key: str | None = None) -> None:
+        """One line for people, through the driver; lines of one key (default: the line) at most once a second."""
+        key = key or line
+        now = self.clock()
+        last = self._warned.get(key)
+        if last is None or now - last >= 1.0:
+            if len(self._warned) > MAX_REMEMBERED_WARNINGS:
+                self._warned.clear()
+            self._warned[key] = now
+            self.on_warning(line)
 
     def _place(self, lane: Lane | None) -> dict[str, Any]:
         if lane is None:

@@ -1,0 +1,32 @@
+"""`python -m benchmarks [engine|loopback]`: a text table per measurement; `--json FILE` keeps the figures."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from benchmarks import engine, loopback
+
+MEASUREMENTS = {"engine": engine.measure, "loopback": loopback.measure}
+
+
+def main() -> int:
+    """Run what is asked for, all by default."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", choices=[*MEASUREMENTS, []], help="which (default: all)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds, interleaved; medians are shown")
+    parser.add_argument("--json", type=Path, help="write the figures here as well")
+    arguments = parser.parse_args()
+    figures = {}
+    for name in arguments.names or MEASUREMENTS:
+        figures[name] = MEASUREMENTS[name](arguments.rounds)
+        print()
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
