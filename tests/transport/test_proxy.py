@@ -28,7 +28,7 @@ from tests.transport.kit import (
 )
 from wfpstream.engine import EngineOptions, FilterEngine, Flow, Limits, Policy, Timeouts
 from wfpstream.fwp import ActionType
-from wfpstream.fwps import Callout, ClassifyOutFlags
+from wfpstream.fwps import Callout, ClassifyOutFlags, OutOfBandCallout, Worker
 from wfpstream.transport import ListenerSpec, Proxy, serve_proxy
 
 
@@ -453,6 +453,32 @@ async def test_a_defect_ends_one_connection_with_a_line(monkeypatch: pytest.Monk
 
 
 @bounded
+async def test_a_defect_before_the_flow_ends_one_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with live(Probe(), quiet=False) as run:
+
+        def broken(endpoints: object) -> None:
+            raise RuntimeError("defect")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(run.engine, "connection_requested", broken)
+            assert await read_all(await run.client()) == (b"", "reset")
+        client, server = await run.pair()
+        await client.send_all(b"fine")
+        assert await read_exactly(server, 4) == b"fine"
+        assert run.lines == ["listener web: RuntimeError: defect"]
+
+
+@bounded
+async def test_connections_are_numbered_as_they_came() -> None:
+    async with live(Probe()) as run:
+        clients = [await run.client() for _ in range(20)]
+        await run.events.wait("flow_established", len(clients))
+        ports = {tuple(event["client"]): event["flow"] for event in run.events.named("flow_established")}
+        numbers = [ports[client.socket.getsockname()] for client in clients]
+        assert numbers == sorted(numbers)
+
+
+@bounded
 async def test_a_worker_may_ask_the_outside_world() -> None:
     async with live(AskingCallout()) as run:
         client, server = await run.pair()
@@ -463,6 +489,32 @@ async def test_a_worker_may_ask_the_outside_world() -> None:
         await client.aclose()
         await server.aclose()
         assert (await run.deleted())["reason"] == "fin"
+
+
+@bounded
+async def test_a_call_still_under_way_ends_with_the_proxy() -> None:
+    begun, ended = trio.Event(), trio.Event()
+
+    async def wait() -> None:
+        begun.set()
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.set()
+
+    class Waiting(Worker):
+        async def run(self) -> None:
+            await self.next()
+            await self.call(wait)
+
+    class WaitingCallout(OutOfBandCallout):
+        worker_class = Waiting
+
+    async with live(WaitingCallout()) as run:
+        client, _ = await run.pair()
+        await client.send_all(b"x")
+        await begun.wait()
+    await ended.wait()
 
 
 def open_descriptors() -> set[str]:

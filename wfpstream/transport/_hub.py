@@ -26,6 +26,10 @@ RECEIVE_SIZE = 128 * 1024
 _SMALLEST_READ = 1024
 
 
+AsyncFn = Callable[..., Awaitable[Any]]
+Deliver = Callable[[Any, BaseException | None], None]
+
+
 class Served(Protocol):
     """A flow's driver, as the hub sees it."""
 
@@ -55,6 +59,7 @@ class Hub:
         self._lot = trio.lowlevel.ParkingLot()
         self._pending = True
         self._again: list[Served] = []
+        self._calls: set[trio.CancelScope] = set()
 
     @classmethod
     def open(cls, engine: FilterEngine) -> Hub:
@@ -64,18 +69,20 @@ class Hub:
             hub = _hubs[id(engine)] = cls(engine)
             engine.on_pending = hub.poke
             engine.run_soon = trio.lowlevel.current_trio_token().run_sync_soon
-            engine.spawn_call = _spawn_call
+            engine.spawn_call = hub._spawn_call
         hub._users += 1
         return hub
 
     def close(self) -> None:
-        """One user less; the last one takes the hooks out again."""
+        """One user less; the last one takes the hooks out again and ends the calls still under way."""
         self._users -= 1
         if not self._users:
             del _hubs[id(self.engine)]
             self.engine.on_pending = _nobody_runs_turns
             self.engine.run_soon = None
             self.engine.spawn_call = None
+            for scope in list(self._calls):
+                scope.cancel()
             self.watch.close()
 
     # --- called by drivers and by the engine ---
@@ -89,6 +96,24 @@ class Hub:
         """Serve this flow once more, after others had their turn."""
         self._again.append(driver)
         self._lot.unpark()
+
+    # --- a worker's calls (IRQ-4) ---
+
+    def _spawn_call(self, async_fn: AsyncFn, args: tuple[Any, ...], deliver: Deliver) -> None:
+        """Not a task of whoever runs the turns now: that one may end before the call does."""
+        trio.lowlevel.spawn_system_task(self._call, async_fn, args, deliver)
+
+    async def _call(self, async_fn: AsyncFn, args: tuple[Any, ...], deliver: Deliver) -> None:
+        with trio.CancelScope() as scope:
+            self._calls.add(scope)
+            try:
+                value = await async_fn(*args)
+            except Exception as error:
+                deliver(None, error)
+            else:
+                deliver(value, None)
+            finally:
+                self._calls.discard(scope)
 
     # --- the task ---
 
@@ -142,21 +167,3 @@ def _serve(driver: Served) -> None:
 
 def _receive_size(engine: FilterEngine) -> int:
     return max(_SMALLEST_READ, min(RECEIVE_SIZE, engine.options.limits.unsent // 2))
-
-
-def _spawn_call(
-    async_fn: Callable[..., Awaitable[Any]], args: tuple[Any, ...], deliver: Callable[..., None]
-) -> None:
-    """A worker's `self.call` (IRQ-4): outlives the task that happens to run the turn, so a system task."""
-    trio.lowlevel.spawn_system_task(_call, async_fn, args, deliver)
-
-
-async def _call(
-    async_fn: Callable[..., Awaitable[Any]], args: tuple[Any, ...], deliver: Callable[..., None]
-) -> None:
-    try:
-        value = await async_fn(*args)
-    except Exception as error:
-        deliver(None, error)
-    else:
-        deliver(value, None)

@@ -11,6 +11,7 @@ import socket
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -21,10 +22,10 @@ from ._connection import Connection
 from ._hub import Hub
 from ._listeners import Accepted, Listener, ListenerSpec, OutOfDescriptors, open_listeners
 from ._sockets import reset_now
-from ._upstream import Address, ConnectError, resolve
+from ._upstream import Address, ConnectError, numeric, resolve
 
 if TYPE_CHECKING:
-    from wfpstream.engine import FilterEngine
+    from wfpstream.engine import Attempt, FilterEngine
 
 __all__ = ["Proxy", "serve_proxy"]
 
@@ -119,7 +120,7 @@ class Proxy:
                 accepted = await listener.accept()
             except OutOfDescriptors as error:
                 if not short:
-                    self._log(f"{listener}: cannot accept: {error}; waiting")
+                    self._log_of(listener, f"cannot accept: {error}; waiting")
                 short = True
                 with trio.move_on_after(EXHAUSTED_PAUSE):
                     await self._changed.park()
@@ -132,44 +133,63 @@ class Proxy:
                 continue
             self.connections += 1
             self._per_client[accepted.peer[0]] += 1
-            connections.start_soon(self._connection, listener, accepted)
+            self._begin(listener, accepted, connections)
             if self.accepted % ACCEPTS_IN_A_ROW == 0:
                 await trio.lowlevel.checkpoint()
 
     def _is_one_too_many(self, host: str, most: int) -> bool:
         return bool(most) and self._per_client[host] >= most
 
-    async def _connection(self, listener: Listener, accepted: Accepted) -> None:
-        try:
-            await self._handle(listener, accepted)
-        except Exception as error:
-            # One connection's trouble is not the others': it is told, and its legs were reset.
-            self._log(f"{listener}: {type(error).__name__}: {error}")
-        finally:
-            reset_now(accepted.sock)
-            self._ended(accepted.peer[0])
+    def _begin(self, listener: Listener, accepted: Accepted, connections: trio.Nursery) -> None:
+        """Without a name to resolve the engine is asked here and now: connections are numbered as they came."""
+        known = numeric(*listener.upstream)
+        attempt = None
+        if known is not None:
+            try:
+                attempt = self._request(listener, accepted, [known])
+            except Exception as error:
+                self._failed(listener, error)
+                self._ended(accepted)
+                return
+        requested = [known] if known is not None else []
+        connections.start_soon(self._connection, listener, accepted, requested, attempt)
 
-    def _ended(self, host: str) -> None:
+    async def _connection(
+        self, listener: Listener, accepted: Accepted, requested: list[Address], attempt: Attempt | None
+    ) -> None:
+        try:
+            reason = ""
+            if attempt is None:
+                try:
+                    requested = await resolve(*listener.upstream)
+                except ConnectError as error:
+                    reason = str(error)
+                attempt = self._request(listener, accepted, requested)
+            log = partial(self._log_of, listener)
+            await Connection(self._hub, accepted.sock, attempt, requested, reason, log).run()
+        except Exception as error:
+            self._failed(listener, error)
+        finally:
+            self._ended(accepted)
+
+    def _failed(self, listener: Listener, error: Exception) -> None:
+        """One connection's trouble is not the others': it is told, and its legs are reset."""
+        self._log_of(listener, f"{type(error).__name__}: {error}")
+
+    def _log_of(self, listener: Listener, line: str) -> None:
+        self._log(f"{listener}: {line}")
+
+    def _request(self, listener: Listener, accepted: Accepted, requested: Sequence[Address]) -> Attempt:
+        return self._hub.engine.connection_requested(_endpoints(listener, accepted, requested))
+
+    def _ended(self, accepted: Accepted) -> None:
+        reset_now(accepted.sock)
+        host = accepted.peer[0]
         self.connections -= 1
         self._per_client[host] -= 1
         if not self._per_client[host]:
             del self._per_client[host]
         self._changed.unpark_all()
-
-    async def _handle(self, listener: Listener, accepted: Accepted) -> None:
-        requested: list[Address] = []
-        reason = ""
-        try:
-            requested = await resolve(*listener.upstream)
-        except ConnectError as error:
-            reason = str(error)
-        endpoints = _endpoints(listener, accepted, requested)
-        attempt = self._hub.engine.connection_requested(endpoints)
-
-        def log(line: str) -> None:
-            self._log(f"{listener}: {line}")
-
-        await Connection(self._hub, accepted.sock, attempt, requested, reason, log).run()
 
 
 def _endpoints(listener: Listener, accepted: Accepted, requested: Sequence[Address]) -> Endpoints:
