@@ -168,7 +168,9 @@ class Classifier:
         code = entry.classify_code if entry is not None else None
         where = f"{code.co_filename}:{code.co_firstlineno}" if code is not None else "place unknown"
         self.core.count("slow_callbacks")
-        self.core.warn(f"callout {name} held the loop for {spent * 1000:.0f} ms ({where})", key=f"slow {name}")
+        self.core.warn(
+            f"callout {name} held the loop for {spent * 1000:.0f} ms ({where})", key=f"slow {name}"
+        )
         if self.core.sinks:
             self.core.emit("slow_callback", lane.stage.flow, callout=name, seconds=spent, where=where)
 

@@ -216,6 +216,12 @@ class Lane:
         else:
             self.in_i += run.length
 
+    def show(self, run: Run) -> None:
+        """`run` leads an indication: what was lost right before it precedes all that leaves from now on (INL-2)."""
+        self.mark_seen(run)
+        self.carry += run.missed
+        run.missed = 0
+
     def count_bypass(self, run: Run) -> None:
         """LED-2: these bytes go past this stage."""
         if run.owner is None:

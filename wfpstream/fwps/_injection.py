@@ -343,6 +343,7 @@ class Injector:
             )
             if isinstance(nbl._record, BufferRecord):
                 self.ownership.hand_over(nbl._record, call.handle_id)
+        _take_over_missed(flow, lane)
         lane.outstanding.extend(buffers)
         call.handle.pending += len(buffers)
         flow.injected[call.direction] += call.data_length
@@ -521,3 +522,17 @@ def _last_of(first: NetBufferList | None) -> NetBufferList | None:
     for nbl in chain_of(first):
         last = nbl
     return last
+
+
+def _take_over_missed(flow: Flow, lane: Lane) -> None:
+    """ARB-11: what higher stages blocked lies before an injection, if nothing between them still waits."""
+    lanes = flow.lanes[lane.direction]
+    place = lane.stage.index
+    for index in range(place - 1, -1, -1):
+        upper = lanes[index]
+        if lanes[index + 1].queue or upper.outbox:
+            return
+        for passed in lanes[index + 1 : place + 1]:
+            passed.missed += upper.carry
+        lane.carry += upper.carry
+        upper.carry = 0

@@ -85,7 +85,7 @@ class Waterfall:
             return False
         head = lane.queue[0]
         if head.target > lane.stage.index:
-            self._pass_by(flow, lane, lane.pop())
+            self._pass_item_by(flow, lane)
             return True
         if mode == DEFERRED:
             return self._step_continued(flow, lane)
@@ -155,7 +155,7 @@ class Waterfall:
         queue = lane.queue
         head = queue[0]
         if one_item and head.last:  # the common case: one read, one indication (IND-3)
-            lane.mark_seen(head)
+            lane.show(head)
             return [(head.view, head.provenance)], head.length, head.flags, head.answer, head.offset
         index = lane.stage.index
         segments: list[Segment] = []
@@ -175,7 +175,9 @@ class Waterfall:
                 queue.insert(place - 1, run.split(wanted - length))
                 lane.fresh += 1
                 run = queue[place - 1]
-            first = first or run
+            if first is None:
+                first = run
+                lane.show(run)
             lane.mark_seen(run)
             segments.append((run.view, run.provenance))
             length += run.length
@@ -193,6 +195,8 @@ class Waterfall:
 
     def _indicate_urgent(self, flow: Flow, lane: Lane, run: Run) -> None:
         """IND-7: an urgent byte is an indication of its own, never merged."""
+        if run is lane.queue[0]:
+            lane.show(run)
         lane.mark_seen(run)
         direction = lane.direction
         flags = rules.DIRECTION_FLAG[direction] | run.flags
@@ -217,7 +221,7 @@ class Waterfall:
 
     def _indicate_fin(self, flow: Flow, lane: Lane, run: Run) -> None:
         """IND-13: the FIN is an indication of its own, with NO_MORE_DATA."""
-        lane.mark_seen(run)
+        lane.show(run)
         flags = rules.DIRECTION_FLAG[lane.direction] | rules.DISCONNECT_FLAG[lane.direction]
         result = self.classifier.classify(
             flow, lane, FIN, flags, [], 0, rules.NO_MORE_DATA, run.answer, run.offset
@@ -531,6 +535,15 @@ class Waterfall:
         if self._cross(flow, lane, run):
             lane.outbox.append(run)
 
+    def _pass_item_by(self, flow: Flow, lane: Lane) -> None:
+        """The runs of one item stay together for the stages below (IND-21)."""
+        queue = lane.queue
+        while queue and queue[0].target > lane.stage.index:
+            run = lane.pop()
+            self._pass_by(flow, lane, run)
+            if run.last:
+                return
+
     def _remove(self, flow: Flow, lane: Lane, run: Run) -> None:
         """ARB-10, REG-7: a plain BLOCK filter, or a callout that is not registered, takes bytes and FIN."""
         lane.mark_seen(run)
@@ -570,12 +583,16 @@ class Waterfall:
                 self._go_on(flow, lane, run)
             else:
                 self._pass_by(flow, lane, run)
+        if lane.outbox:
+            lane.outbox[-1].last = True
 
     def _go_on(self, flow: Flow, lane: Lane, run: Run) -> None:
-        """Bytes the stage was shown and never decided: permitted."""
+        """Bytes the stage was shown and never decided: permitted, in the items they came in."""
         stage = lane.stage
         permits = stage.allowed or stage.kind == rules.PERMIT_ALL
+        ends_item = run.last
         self._release(flow, lane, run, stage.next_sub_layer if permits else stage.index + 1, run.answer)
+        run.last = ends_item
 
     # -- bytes that leave ----------------------------------------------------------------------------------
 
