@@ -148,7 +148,7 @@ class Arbitration:
         effect = rules.ACTION_EFFECT[filter.action_type].get(action_type)
         action, rule = effect or rules.OTHER_ACTION[filter.action_type]
         if rule is not None:
-            self.core.violation(rule, f"{entry.name} answered {action_type:#x}", flow=self.flow)
+            self.core.violation(rule, f"{entry.name} answered {action_type:#x}", flow=self.flow, entry=entry)
         self.decide(Decision(action, not rights & _WRITE, filter, entry))
 
     def decide(self, decision: Decision) -> None:

@@ -206,4 +206,6 @@ class ClassifyHandles:
 
     def _leaked(self, handle: ClassifyHandle) -> None:
         if self._handles.pop(handle.value, None) is not None:
-            self._core.violation("V-60", f"{handle.entry.name} did not release a classify handle")
+            self._core.violation(
+                "V-60", f"{handle.entry.name} did not release a classify handle", entry=handle.entry
+            )

@@ -192,7 +192,9 @@ class Connections:
             return
         absorbs = pending.by_handle or out.flags & rules.ABSORB
         if out.action_type != rules.PLAIN_BLOCK or not absorbs:
-            self.core.violation("V-64", f"{entry.name} pended and did not answer BLOCK with ABSORB")
+            self.core.violation(
+                "V-64", f"{entry.name} pended and did not answer BLOCK with ABSORB", entry=entry
+            )
 
     def _after_fault(self, walk: Walk, filter: Filter2, entry: CalloutEntry) -> None:
         """ACT-14: what it pended before it raised is void."""
@@ -349,7 +351,7 @@ class Connections:
         entry = self.callouts.registered_id(filter.callout_id)
         if entry is not None and entry.version == 0 and filter.filter_id not in self._version0_told:
             self._version0_told.add(filter.filter_id)
-            self.core.violation("V-62", f"version-0 callout {entry.name} at CONNECT_REDIRECT")
+            self.core.violation("V-62", f"version-0 callout {entry.name} at CONNECT_REDIRECT", entry=entry)
 
     def _reauthorize(self, layers: set[int]) -> None:
         for flow in list(self.core.flows.values()):

@@ -19,6 +19,7 @@ from ._options import EngineOptions
 from ._violations import ALWAYS_REPORTED, SEVERITY, where_in_callout
 
 if TYPE_CHECKING:
+    from ._callout import CalloutEntry
     from ._flow import Flow, Lane
     from ._run import InjectedBuffer
 
@@ -115,6 +116,7 @@ class Core:
         self.complete: Callable[[InjectedBuffer], None]
         self.finish: Callable[[Flow], None]
         self.strict_fault: Callable[[Lane], None]
+        self.find_entry: Callable[[int], CalloutEntry | None]
 
     # -- identity and time -------------------------------------------------------------------------
 
@@ -270,15 +272,19 @@ class Core:
         lane: Lane | None = None,
         flow: Flow | None = None,
         severity: str | None = None,
+        entry: CalloutEntry | None = None,
     ) -> None:
-        """Report a broken contract (section 20). Never raises; what happens to the bytes is the caller's."""
+        """Report a broken contract (section 20). Never raises; what happens to the bytes is the caller's.
+
+        The place is the lane's, or `entry`'s, or that of the callback on the stack.
+        """
         if self.options.verify.level == "off" and rule not in ALWAYS_REPORTED:
             return
         severity = severity or SEVERITY.get(rule, "E")
         self.violations[rule] = self.violations.get(rule, 0) + 1
         if lane is not None:
             flow = lane.stage.flow
-        place = self._place(lane)
+        place = self._place(lane, entry)
         if self.sinks:
             self.emit("violation", flow, rule=rule, severity=severity, text=text, **place)
         if rule in ALWAYS_REPORTED:
@@ -299,15 +305,13 @@ class Core:
             self._warned[key] = now
             self.on_warning(line)
 
-    def _place(self, lane: Lane | None) -> dict[str, Any]:
+    def _place(self, lane: Lane | None, entry: CalloutEntry | None) -> dict[str, Any]:
         if lane is None:
-            return {
-                "callout": None,
-                "filter": None,
-                "dir": None,
-                "offset": None,
-                "where": where_in_callout(None),
-            }
+            if entry is None and self.frame is not None:
+                entry = self.find_entry(self.frame.callout_id)
+            where = where_in_callout(entry.classify_code if entry is not None else None)
+            name = entry.name if entry is not None else None
+            return {"callout": name, "filter": None, "dir": None, "offset": None, "where": where}
         stage = lane.stage
         return {
             "callout": stage.entry.name if stage.entry else None,

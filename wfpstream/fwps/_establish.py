@@ -98,7 +98,7 @@ class Establisher:
         """V-44: neither Block nor Permit belongs here (LAY-6)."""
         hinted = out.action_type == rules.PLAIN_PERMIT and self.core.options.verify.hints
         if out.action_type == rules.PLAIN_BLOCK or hinted:
-            self.core.violation("V-44", f"{entry.name} decides at FLOW_ESTABLISHED")
+            self.core.violation("V-44", f"{entry.name} decides at FLOW_ESTABLISHED", entry=entry)
 
     def _refuse(self, flow: Flow, arbitration: Arbitration, layer: str) -> None:
         core = self.core

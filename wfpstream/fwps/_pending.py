@@ -87,6 +87,8 @@ class Pendings:
             self._give_up(pending)
 
     def _give_up(self, pending: Pending) -> None:
-        self._core.violation("V-59", f"{pending.entry.name} never completed a pended connection")
+        self._core.violation(
+            "V-59", f"{pending.entry.name} never completed a pended connection", entry=pending.entry
+        )
         self.drop(pending)
         pending.gave_up()

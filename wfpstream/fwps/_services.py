@@ -60,6 +60,7 @@ class RunTime(ConnectionServices):
         self.options = options
         self.core = core = Core(clock, options)
         self.callouts = CalloutTable()
+        core.find_entry = self.callouts.find_id
         self.ownership = Ownership(core, self.callouts)
         self.waterfall = Waterfall(core)
         self.waterfall.classifier.ownership = self.ownership
