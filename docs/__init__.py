@@ -1,0 +1,1 @@
+"""The documentation: pages in Markdown, and `_generate`, which writes those that follow from the code."""
