@@ -96,16 +96,22 @@ def _derived(key: str, prefix: str, style: str) -> str:
 
 
 def resolve(ours: str) -> object:
-    """What a dotted name stands for.
+    """What a dotted name stands for; `function(parameter)` is a parameter's name.
 
     Raises:
         AttributeError: nothing has that name.
     """
-    room, *rest = ours.split(".")
+    name, _, parameter = ours.rstrip(")").partition("(")
+    room, *rest = name.split(".")
     found: object = importlib.import_module(f"wfpstream.{room}")
     for part in rest:
         found = getattr(found, part)
-    return found
+    if not parameter:
+        return found
+    assert callable(found)
+    if parameter not in inspect.signature(found).parameters:
+        raise AttributeError(f"{name} has no parameter {parameter}")
+    return parameter
 
 
 def find_faults(groups: list[Group]) -> Iterator[str]:
