@@ -221,7 +221,9 @@ class Arbitration:
                     values, self.make_meta(), self.layer_data(), self.classify_context, filter, context, out
                 )
         except Exception as error:
-            core.violation("V-40", f"{type(error).__name__} out of classifyFn: {error}", flow=self.flow)
+            core.violation(
+                "V-40", f"{type(error).__name__} out of classifyFn: {error}", flow=self.flow, error=error
+            )
             core.frame = outer
             self._fault(filter, entry)
             return

@@ -99,7 +99,7 @@ class Classifier:
         if self.verifying:
             out.wrote_action = False  # type: ignore[attr-defined]
         missed, lane.missed = lane.missed, 0
-        if core.sinks:
+        if core.tracing:
             self._emit_indicate(flow, lane, flags, out_flags, length, missed, offset, data)
         frame = Frame("classify", flow, lane, stage.filter.callout_id)
         frame.layer_id = stage.filter.layer_id
@@ -111,7 +111,7 @@ class Classifier:
         if poison is not None:
             for buffer in poison:
                 buffer[:] = b"\xdd" * len(buffer)
-        if core.sinks:
+        if core.tracing:
             self._emit_classify(flow, lane, flags, out_flags, length, missed, offset, out, packet)
         return result
 
@@ -137,7 +137,9 @@ class Classifier:
             if not _is_sound(out, packet):
                 raise TypeError("classifyFn left a value that is not an integer in its answer")
         except Exception as error:
-            core.violation("V-40", f"{type(error).__name__} out of classifyFn: {error}", frame.lane)
+            core.violation(
+                "V-40", f"{type(error).__name__} out of classifyFn: {error}", frame.lane, error=error
+            )
             return None
         finally:
             core.frame = outer
@@ -289,7 +291,9 @@ class Classifier:
                 assert entry.classify_fn is not None
                 entry.classify_fn(values, meta, packet, *context, filter, 0, out)
             except Exception as error:
-                core.violation("V-40", f"{type(error).__name__} at the discard layer: {error}", flow=flow)
+                core.violation(
+                    "V-40", f"{type(error).__name__} at the discard layer: {error}", flow=flow, error=error
+                )
             finally:
                 core.frame = outer
             if out.flags & rules.ABSORB:

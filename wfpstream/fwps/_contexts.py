@@ -122,7 +122,9 @@ class Contexts:
         try:
             entry.flow_delete_fn(layer_id, callout_id, context)
         except Exception as error:
-            core.violation("V-40", f"{type(error).__name__} out of flowDeleteFn: {error}", flow=flow)
+            core.violation(
+                "V-40", f"{type(error).__name__} out of flowDeleteFn: {error}", flow=flow, error=error
+            )
         finally:
             core.frame = outer
 

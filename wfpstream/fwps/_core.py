@@ -16,7 +16,7 @@ from wfpstream.fwp import NtStatus
 
 from ._filter import EMPTY_FILTER_SET, FilterSet
 from ._options import EngineOptions
-from ._violations import ALWAYS_REPORTED, SEVERITY, where_in_callout
+from ._violations import ALWAYS_REPORTED, SEVERITY, where_in_callout, where_raised
 
 if TYPE_CHECKING:
     from ._callout import CalloutEntry
@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 Event = dict[str, Any]
 
 MAX_REMEMBERED_WARNINGS = 1000
+
+# One or more per indication: built only if a sink has not said `wants_trace = False`.
+TRACE_EVENTS = frozenset(
+    ("indicate", "classify", "inject", "inject_complete", "defer", "continue", "discard", "pause", "resume")
+)
 
 
 class Frame:
@@ -105,6 +110,7 @@ class Core:
         self._rank = 0
         self.sinks: list[Any] = []
         self.data_wanted = "off"
+        self.tracing = False  # some sink wants the events of single indications and injections
         self._events: list[Event] = []
         self._sequence = 0
         self._delivering = False
@@ -235,8 +241,10 @@ class Core:
             while self._events:
                 events, self._events = self._events, []
                 for record in events:
+                    traced = record["event"] in TRACE_EVENTS
                     for sink in list(self.sinks):
-                        self._deliver(sink, record)
+                        if not traced or _wants_trace(sink):
+                            self._deliver(sink, record)
         finally:
             self._delivering = False
 
@@ -258,6 +266,7 @@ class Core:
         self._update_data_wanted()
 
     def _update_data_wanted(self) -> None:
+        self.tracing = any(_wants_trace(sink) for sink in self.sinks)
         order = ("off", "preview", "full")
         self.data_wanted = max(
             (getattr(s, "wants_data", "off") for s in self.sinks), key=order.index, default="off"
@@ -273,6 +282,7 @@ class Core:
         flow: Flow | None = None,
         severity: str | None = None,
         entry: CalloutEntry | None = None,
+        error: Exception | None = None,
     ) -> None:
         """Report a broken contract (section 20). Never raises; what happens to the bytes is the caller's.
 
@@ -285,6 +295,8 @@ class Core:
         if lane is not None:
             flow = lane.stage.flow
         place = self._place(lane, entry)
+        if error is not None:
+            place["where"] = where_raised(error) or place["where"]
         if self.sinks:
             self.emit("violation", flow, rule=rule, severity=severity, text=text, **place)
         if rule in ALWAYS_REPORTED:
@@ -329,3 +341,7 @@ class Core:
 
     def count(self, name: str, amount: int = 1) -> None:
         self.counters[name] = self.counters.get(name, 0) + amount
+
+
+def _wants_trace(sink: Any) -> bool:
+    return bool(getattr(sink, "wants_trace", True))

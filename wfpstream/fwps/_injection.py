@@ -283,7 +283,7 @@ class Injector:
         frame = core.frame
         if frame is not None and frame.lane is lane:
             frame.injected = True
-        if core.sinks:
+        if core.tracing:
             self._emit(call, flow, NtStatus.STATUS_SUCCESS, None)
         self._run_on(flow, lane, buffers)
         return NtStatus.STATUS_SUCCESS
@@ -304,7 +304,7 @@ class Injector:
             if isinstance(nbl._record, BufferRecord):
                 nbl._record.refused = True
         self._check_late(call, rule)
-        if self.core.sinks:
+        if self.core.tracing:
             self._emit(call, call.flow, status, rule)
         return status
 
@@ -466,7 +466,7 @@ class Injector:
         nbl.status = buffer.status
         nbl.next = None
         self.ownership.hand_back(nbl)
-        if core.sinks:
+        if core.tracing:
             core.emit(
                 "inject_complete",
                 flow,
@@ -481,7 +481,7 @@ class Injector:
         try:
             buffer.completion_fn(buffer.completion_context, nbl, core.options.dispatch_mode)
         except Exception as error:
-            core.violation("V-40", f"{type(error).__name__} out of completionFn: {error}", lane)
+            core.violation("V-40", f"{type(error).__name__} out of completionFn: {error}", lane, error=error)
         finally:
             core.frame = outer
         handle = buffer.handle

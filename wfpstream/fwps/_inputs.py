@@ -201,7 +201,7 @@ class Inputs:
             stuck = self.core.options.timeouts.stuck
             if stuck and flow.pended_waiting[direction]:
                 self.core.at(self.core.clock() + stuck, lambda: self._check_stuck(flow, direction))
-        if self.core.sinks:
+        if self.core.tracing:
             name = "pause" if now else "resume"
             held = flow.pended_waiting[direction] + flow.out[direction].length
             self.core.emit(name, flow, dir=flow.direction_name(direction), held=held)

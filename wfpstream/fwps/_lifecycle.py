@@ -262,7 +262,7 @@ class Lifecycle:
 
     def _give_up(self, flow: Flow, direction: int) -> None:
         count = flow.out[direction].discard()
-        if count and self.core.sinks:
+        if count and self.core.tracing:
             self.core.emit("discard", flow, dir=flow.direction_name(direction), len=count, reason="unsent")
 
     def _indicate_abort(self, flow: Flow, leg: int) -> None:

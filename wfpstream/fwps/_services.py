@@ -101,7 +101,7 @@ class RunTime(ConnectionServices):
         try:
             fn(*args)
         except Exception as error:
-            self.core.violation("V-40", f"{type(error).__name__} out of a timer: {error}")
+            self.core.violation("V-40", f"{type(error).__name__} out of a timer: {error}", error=error)
 
     def direction_name(self, flow_handle: int, inbound: bool) -> str:
         """to_client or to_upstream for a data direction of a flow."""
@@ -287,7 +287,7 @@ class RunTime(ConnectionServices):
         try:
             return int(entry.notify_fn(notify_type, filter_key, filter))
         except Exception as error:
-            core.violation("V-40", f"{type(error).__name__} out of notifyFn: {error}")
+            core.violation("V-40", f"{type(error).__name__} out of notifyFn: {error}", error=error)
             return NtStatus.STATUS_UNSUCCESSFUL
         finally:
             core.frame = outer
@@ -436,7 +436,7 @@ class RunTime(ConnectionServices):
         flow.activity = core.clock()
         core.touch(flow)
         core.mark(flow)
-        if core.sinks:
+        if core.tracing:
             core.emit("continue", flow, dir=flow.direction_name(1), held=lane.bytes)
         if not core.in_callback:
             core.request_turn()

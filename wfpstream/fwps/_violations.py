@@ -112,3 +112,15 @@ def where_in_callout(code: CodeType | None) -> str | None:
     if code is not None and (frame is None or frame.f_code.co_filename != code.co_filename):
         return f"{code.co_filename}:{code.co_firstlineno}"
     return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else None
+
+
+def where_raised(error: Exception) -> str | None:
+    """file:line of the innermost frame outside this package that an exception came through."""
+    found = None
+    traceback = error.__traceback__
+    while traceback is not None:
+        module = traceback.tb_frame.f_globals.get("__name__", "")
+        if module.startswith(_PACKAGE + ".callouts.") or not module.startswith(_PACKAGE + "."):
+            found = f"{traceback.tb_frame.f_code.co_filename}:{traceback.tb_lineno}"
+        traceback = traceback.tb_next
+    return found

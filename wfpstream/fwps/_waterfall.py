@@ -342,7 +342,7 @@ class Waterfall:
         lane.limit_shown = False
         lane.deferred_flags = flags
         lane.held_since = self.core.clock()
-        if self.core.sinks:
+        if self.core.tracing:
             self.core.emit("defer", flow, dir=flow.direction_name(lane.direction), held=length)
 
     def allow(self, flow: Flow, lane: Lane) -> None:
@@ -453,7 +453,7 @@ class Waterfall:
         """ACT-12: the bytes are gone for everybody behind; ARB-11 lets them know how many."""
         lane.count_blocked(run)
         lane.carry += run.missed + (run.length if run.owner is None else 0)
-        if self.core.sinks:
+        if self.core.tracing:
             self.core.emit(
                 "discard",
                 flow,
@@ -467,7 +467,7 @@ class Waterfall:
 
     def _discard(self, flow: Flow, lane: Lane, run: Run, reason: str) -> None:
         lane.count_discarded(run)
-        if self.core.sinks:
+        if self.core.tracing:
             self.core.emit(
                 "discard",
                 flow,
@@ -644,7 +644,7 @@ class Waterfall:
         self._emit_discard(flow, direction, run)
 
     def _emit_discard(self, flow: Flow, direction: int, run: Run) -> None:
-        if self.core.sinks:
+        if self.core.tracing:
             self.core.emit(
                 "discard",
                 flow,

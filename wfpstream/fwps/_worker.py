@@ -449,7 +449,9 @@ class WorkerHost:
         flow = worker._flow
         stage = flow.stage_of(worker.callout.callout_id(flow.layer_id))
         lane = stage.lanes[worker._direction] if stage is not None else None
-        self.core.violation("V-40", f"{type(error).__name__} out of a worker: {error}", lane, flow)
+        self.core.violation(
+            "V-40", f"{type(error).__name__} out of a worker: {error}", lane, flow, error=error
+        )
         if worker._coroutine is not None:
             worker._coroutine.close()
         policy = self.core.options.policy.on_callout_error
