@@ -1,0 +1,644 @@
+"""Registration, unregistration, callout flags and function versions (REG-*, UNR-*, CFN-*).
+
+Owns what a callout is told at its own border: statuses, ids and which form of a function is called. It must not
+know how the table of callouts is kept.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.scenarios.support import NMD, B, Bench, C, Call, P, Recording, Script, clone
+from tests.scenarios.support_api import (
+    ManagedBench,
+    Plane,
+    Witness,
+    events,
+    key,
+    registered,
+)
+from tests.scenarios.support_connections import Gate, go_on
+from wfpstream import fwpm
+from wfpstream.fwp import ActionType, CalloutFlags, NtStatus
+from wfpstream.fwps import (
+    Callout,
+    Callout0,
+    Callout1,
+    Callout2,
+    ClassifyOut,
+    Filter,
+    Filter0,
+    Filter1,
+    Filter2,
+    LayerId,
+    NotifyType,
+    StreamCalloutIoPacket,
+)
+from wfpstream.testing import MemoryDriver
+
+SUCCESS = NtStatus.STATUS_SUCCESS
+STREAM = int(LayerId.STREAM_V4)
+MID_STREAM = int(CalloutFlags.ALLOW_MID_STREAM_INSPECTION)
+
+
+def nothing(*arguments: object) -> None:
+    """A classifyFn that leaves everything as it came."""
+
+
+def agree(notify_type: int, filter_key: object, filter: object) -> int:
+    return int(SUCCESS)
+
+
+def unregistered_bench(action: str, flags: int, a: Script) -> ManagedBench:
+    """A filter of type `action` naming a callout object whose code nobody registered yet."""
+    a.filter_action = action
+
+    def add(plane: Plane) -> None:
+        assert plane.own_sub_layer(a, flags=flags)[0] == SUCCESS
+
+    return ManagedBench(a, add=add)
+
+
+# --- registration ---------------------------------------------------------------------------------
+
+
+def test_reg_1_device_object_is_opaque_and_the_id_is_handed_out() -> None:
+    """REG-1: any device object will do; the calloutId comes back."""
+    with MemoryDriver() as driver:
+        for number, device in enumerate((None, object(), "\\Device\\x")):
+            plain = Callout2(key(f"r{number}"), 0, nothing, agree)
+            status, callout_id = driver.fwps.callout_register2(device, plain)
+            assert status == SUCCESS
+            assert callout_id > 0
+            assert driver.fwps.callout_unregister_by_id(callout_id) == SUCCESS
+
+
+@pytest.mark.parametrize("version", [0, 1, 2])
+def test_reg_2_a_key_that_is_registered_already(version: int) -> None:
+    """REG-2: STATUS_FWP_ALREADY_EXISTS, whatever the version; the first registration stays."""
+    with MemoryDriver() as driver:
+        fwps = driver.fwps
+        status, first = fwps.callout_register1(None, Callout1(key("twice"), 0, nothing, agree))
+        assert status == SUCCESS
+        plain = (Callout0, Callout1, Callout2)[version](key("twice"), 0, nothing, agree)
+        register = (fwps.callout_register0, fwps.callout_register1, fwps.callout_register2)[version]
+        status, second = register(None, plain)
+        assert status == NtStatus.STATUS_FWP_ALREADY_EXISTS
+        assert second == 0
+        assert fwps.callout_unregister_by_id(first) == SUCCESS
+
+
+def test_reg_3_registration_while_the_engine_is_stopped() -> None:
+    """REG-3: possible at any time, also while the engine is stopped."""
+    driver = MemoryDriver()
+    driver.engine.stop()
+    status, callout_id = driver.fwps.callout_register2(None, Callout2(key("late"), 0, nothing, agree))
+    assert status == SUCCESS
+    driver.engine.start()
+    assert driver.fwps.callout_unregister_by_id(callout_id) == SUCCESS
+    driver.close()
+    assert driver.violations == []
+
+
+@pytest.mark.parametrize("first", ["code", "object"])
+def test_reg_3_code_and_object_in_either_order(first: str) -> None:
+    """REG-3: before or after the callout and its filters are added."""
+    a = Script(P(0))
+
+    def add(plane: Plane) -> None:
+        if first == "code":
+            plane.register(a)
+        assert plane.own_sub_layer(a)[0] == SUCCESS
+        if first == "object":
+            plane.register(a)
+
+    with ManagedBench(a, add=add) as bench:
+        bench.send(b"x")
+        assert bench.log == ["A(S1 'x')"]
+        assert bench.to_remote == (b"x", False)
+
+
+@pytest.mark.parametrize("version", [0, 1, 2])
+@pytest.mark.parametrize("missing", ["classify", "notify"])
+def test_reg_4_classify_and_notify_functions_must_be_there(missing: str, version: int) -> None:
+    """REG-4: NULL classifyFn or notifyFn is STATUS_FWP_NULL_POINTER; the key stays free."""
+    classify = None if missing == "classify" else nothing
+    notify = None if missing == "notify" else agree
+    with MemoryDriver() as driver:
+        fwps = driver.fwps
+        structure = (Callout0, Callout1, Callout2)[version]
+        register = (fwps.callout_register0, fwps.callout_register1, fwps.callout_register2)[version]
+        status, _ = register(None, structure(key("r"), 0, classify, notify))
+        assert status == NtStatus.STATUS_FWP_NULL_POINTER
+        status, callout_id = register(None, structure(key("r"), 0, nothing, agree))
+        assert status == SUCCESS
+        assert fwps.callout_unregister_by_id(callout_id) == SUCCESS
+
+
+def test_reg_4_flow_delete_function_may_be_missing() -> None:
+    """REG-4: flowDeleteFn MAY be NULL."""
+    with MemoryDriver() as driver:
+        status, callout_id = driver.fwps.callout_register0(None, Callout0(key("r"), 0, nothing, agree, None))
+        assert status == SUCCESS
+        assert driver.fwps.callout_unregister_by_id(callout_id) == SUCCESS
+
+
+@pytest.mark.parametrize("action", ["callout_terminating", "callout_unknown"])
+def test_reg_7_an_unregistered_callout_removes_bytes_and_fin(action: str) -> None:
+    """REG-7: at the stream layer every byte and the FIN reaching that filter is removed; both directions."""
+    with unregistered_bench(action, 0, Script()) as bench:
+        bench.send(b"abc")
+        bench.receive(b"xyz")
+        bench.send_fin()
+        bench.receive_fin()
+        assert bench.log == []
+        assert bench.to_remote == (b"", False)
+        assert bench.to_local == (b"", False)
+        assert bench.resets == (False, False)
+
+
+def test_reg_7_at_flow_established_it_closes_the_connection() -> None:
+    """REG-7: at FLOW_ESTABLISHED "acts as BLOCK" means that the connection is closed (LAY-6)."""
+    driver = MemoryDriver()
+    plane = Plane(driver)
+    plane.callout("E", layer=fwpm.LAYER_ALE_FLOW_ESTABLISHED_V4)
+    status, _ = plane.filter(
+        "E",
+        layer_key=fwpm.LAYER_ALE_FLOW_ESTABLISHED_V4,
+        action_type=ActionType.CALLOUT_TERMINATING,
+        callout_key=key("E"),
+    )
+    assert status == SUCCESS
+    assert driver.connect() is None
+    assert [event["layer"] for event in events(driver, "flow_blocked")] == ["ale_flow_established_v4"]
+    plane.unload()
+    driver.close()
+    assert driver.violations == []
+
+
+def test_reg_8_registering_later_does_not_bring_back_what_was_blocked() -> None:
+    """REG-8: blocked data is not recovered; the callout sees what comes afterwards (with MID-1's flag)."""
+    a = Witness(flags=MID_STREAM)
+    with unregistered_bench("callout_terminating", 0, a) as bench:
+        bench.send(b"lost")
+        assert bench.to_remote == (b"", False)
+        bench.plane.register(a)
+        bench.send(b"seen")
+        assert bench.log == ["A(S4 'seen')"]
+        assert bench.to_remote == (b"seen", False)
+
+
+def test_reg_8_without_the_flag_the_flow_is_passed_by() -> None:
+    """REG-8: REG-5 stops for data that comes afterwards; whether the callout sees it is MID-1."""
+    a = Script(then=B(0))
+    with unregistered_bench("callout_terminating", 0, a) as bench:
+        bench.send(b"lost")
+        bench.plane.register(a)
+        bench.send(b"passes")
+        assert bench.log == []
+        assert bench.to_remote == (b"passes", False)
+
+
+class TwoLayers(Callout):
+    """One object at two layers, with a function of its own for one of them."""
+
+    layers = ("stream", "ale_flow_established")
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def classify_fn(
+        self,
+        in_fixed_values: Any,
+        in_meta_values: Any,
+        layer_data: Any,
+        classify_context: Any,
+        filter: Any,
+        flow_context: int,
+        classify_out: ClassifyOut,
+    ) -> None:
+        self.seen.append(in_fixed_values.layer_id)
+        classify_out.action_type = ActionType.CONTINUE
+
+
+@pytest.mark.parametrize("family", ["V4", "V6"])
+def test_reg_9_one_object_is_added_once_per_layer_and_family(family: str) -> None:
+    """REG-9: each layer and family has its own calloutId; inFixedValues.layerId tells which is called."""
+    callout = TwoLayers()
+    with MemoryDriver() as driver:
+        added = driver.add(callout)
+        layers = [
+            LayerId.STREAM_V4,
+            LayerId.STREAM_V6,
+            LayerId.ALE_FLOW_ESTABLISHED_V4,
+            LayerId.ALE_FLOW_ESTABLISHED_V6,
+        ]
+        ids = [callout.callout_id(layer) for layer in layers]
+        assert 0 not in ids
+        assert len(set(ids)) == 4
+        assert len(set(added.callout_keys)) == 4
+        assert [one.version for one in added.callout_keys] == [5, 5, 5, 5]
+        assert len(added.filter_ids) == 4
+        client, server = (
+            (("10.0.0.1", 4000), ("10.0.0.2", 80)) if family == "V4" else (("fd00::1", 4000), ("fd00::2", 80))
+        )
+        flow = driver.connect(client=client, server=server)
+        assert flow is not None
+        flow.send(b"x")
+        assert callout.seen == [LayerId[f"ALE_FLOW_ESTABLISHED_{family}"], LayerId[f"STREAM_{family}"]]
+        assert flow.remote.data == b"x"
+
+
+def test_reg_9_a_layer_with_a_family_suffix() -> None:
+    """REG-9: filters are made on every layer named, and on no other."""
+    gate = Gate("ale_flow_established_v6", go_on)
+    with MemoryDriver() as driver:
+        added = driver.add(gate)
+        assert len(added.filter_ids) == 1
+        assert gate.callout_id(LayerId.ALE_FLOW_ESTABLISHED_V6) != 0
+        assert gate.callout_id(LayerId.ALE_FLOW_ESTABLISHED_V4) == 0
+
+
+def test_reg_10_a_refused_call_returns_its_status_and_a_wrong_type_raises() -> None:
+    """REG-10: NtStatus or (NtStatus, value); TypeError for an argument of the wrong Python type."""
+    a = Script()
+    with Bench(a) as bench:
+        fwps = bench.driver.fwps
+        assert fwps.flow_abort(999_999) == NtStatus.STATUS_FWP_NOT_FOUND
+        assert fwps.callout_register1(None, Callout1(key("r"), 0, None, agree)) == (
+            NtStatus.STATUS_FWP_NULL_POINTER,
+            0,
+        )
+        with pytest.raises(TypeError):
+            fwps.flow_associate_context(
+                bench.flow.id,
+                STREAM,
+                a.callout_id(STREAM),
+                "ctx",  # type: ignore[arg-type]
+            )
+        thing = object()
+        assert fwps.tracked(fwps.track(thing)) is thing
+
+
+# --- unregistration -------------------------------------------------------------------------------
+
+
+def test_unr_1_unknown_callouts() -> None:
+    """UNR-1: STATUS_FWP_CALLOUT_NOT_FOUND by id and by key, for keys never seen, added only, or gone again."""
+    with MemoryDriver() as driver:
+        fwps, plane = driver.fwps, Plane(driver)
+        missing = NtStatus.STATUS_FWP_CALLOUT_NOT_FOUND
+        assert fwps.callout_unregister_by_id(0) == missing
+        assert fwps.callout_unregister_by_id(777) == missing
+        assert fwps.callout_unregister_by_key(key("nobody")) == missing
+        plane.callout("added only")
+        assert fwps.callout_unregister_by_key(key("added only")) == missing
+        _, callout_id = fwps.callout_register2(None, Callout2(key("once"), 0, nothing, agree))
+        assert fwps.callout_unregister_by_key(key("once")) == SUCCESS
+        assert fwps.callout_unregister_by_id(callout_id) == missing
+        plane.unload()
+
+
+def test_unr_3_device_busy_changes_nothing() -> None:
+    """UNR-3: the callout keeps being classified and may gain new contexts."""
+    a = Witness()
+    with ManagedBench(a, add=registered(a)) as bench:
+        fwps, me = bench.driver.fwps, bench.plane.ids["A"]
+        other = bench.connect()
+        assert fwps.flow_associate_context(bench.flow.id, STREAM, me, 5) == SUCCESS
+        assert fwps.callout_unregister_by_id(me) == NtStatus.STATUS_DEVICE_BUSY
+        assert fwps.flow_associate_context(other.id, STREAM, me, 6) == SUCCESS
+        bench.send(b"a")
+        other.send(b"b")
+        assert bench.log == ["A(S1 'a')", "A(S1 'b')"]
+        assert a.contexts == [5, 6]
+        assert bench.to_remote == (b"a", False)
+        for flow in (bench.flow, other):
+            assert fwps.flow_remove_context(flow.id, STREAM, me) == SUCCESS
+        assert bench.log == ["A(S1 'a')", "A(S1 'b')", "flowDelete(A)", "flowDelete(A)"]
+
+
+@pytest.mark.parametrize("action", ["callout_terminating", "callout_unknown"])
+def test_unr_6_held_bytes_of_a_filter_that_blocks_from_now_on(action: str) -> None:
+    """UNR-6: held bytes are released according to the new meaning of the filter; BLOCK: discarded."""
+    a = Script(NMD(9), action=action)
+    with ManagedBench(a, add=registered(a)) as bench:
+        bench.send(b"held")
+        assert bench.driver.fwps.callout_unregister_by_id(bench.plane.ids["A"]) == SUCCESS
+        bench.settle()
+        assert bench.log == ["A(S4 'held')"]
+        assert bench.to_remote == (b"", False)
+        ledger = bench.flow.ledger(0)
+        assert (ledger.read, ledger.held, ledger.blocked_original + ledger.discarded) == (4, 0, 4)
+
+
+@pytest.mark.parametrize(
+    ("action", "flags"),
+    [
+        ("callout_inspection", 0),
+        ("callout_terminating", int(fwpm.FilterFlags.PERMIT_IF_CALLOUT_UNREGISTERED)),
+        ("callout_unknown", int(fwpm.FilterFlags.PERMIT_IF_CALLOUT_UNREGISTERED)),
+    ],
+)
+def test_unr_6_held_bytes_of_a_filter_that_passes_from_now_on(action: str, flags: int) -> None:
+    """UNR-6: INSPECTION or permit-if-unregistered: passed on."""
+    a = Script(NMD(9), action=action)
+    with ManagedBench(a, add=registered(a, flags=flags)) as bench:
+        bench.send(b"held")
+        assert bench.driver.fwps.callout_unregister_by_id(bench.plane.ids["A"]) == SUCCESS
+        bench.settle()
+        bench.send(b"+more")
+        assert bench.log == ["A(S4 'held')"]
+        assert bench.to_remote == (b"held+more", False)
+
+
+class HandleOfItsOwn(Script):
+    """A plain structure registered by hand has no injection handle unless it makes one."""
+
+    def make_handle(self, driver: MemoryDriver) -> None:
+        self.fwps = driver.fwps
+        status, self.injection_handle = driver.fwps.injection_handle_create(0, 1)
+        assert status == SUCCESS
+
+    def callout_id(self, layer_id: int) -> int:
+        return self.my_id
+
+    my_id = 0
+
+
+def test_unr_6_pending_injections_still_complete() -> None:
+    """UNR-6: the completionFn of an injection on its way is called after a successful unregister."""
+    a = HandleOfItsOwn(P(0), action="callout_inspection")
+    flags = int(fwpm.FilterFlags.PERMIT_IF_CALLOUT_UNREGISTERED)
+    a.filter_action = "callout_unknown"
+    with ManagedBench(a, add=registered(a, flags=flags)) as bench:
+        a.make_handle(bench.driver)
+        a.my_id = bench.plane.ids["A"]
+        bench.flow.remote.window = 0
+        assert a.inject_bytes(0x10000, b"late") == SUCCESS
+        assert bench.driver.fwps.callout_unregister_by_id(a.my_id) == SUCCESS
+        assert bench.log == []
+        bench.flow.remote.window = None
+        bench.settle()
+        assert bench.log == ["cmp('late', SUCCESS)"]
+        assert bench.to_remote == (b"late", False)
+        assert bench.driver.fwps.injection_handle_destroy(a.injection_handle) == SUCCESS
+
+
+def test_unr_7_none_of_the_functions_is_called_again() -> None:
+    """UNR-7: classifyFn, notifyFn and flowDeleteFn are silent after a successful unregister."""
+    a = Witness(action="callout_inspection")
+    with ManagedBench(a, add=registered(a)) as bench:
+        fwps, me = bench.driver.fwps, bench.plane.ids["A"]
+        assert fwps.flow_associate_context(bench.flow.id, STREAM, me, 5) == SUCCESS
+        bench.send(b"a")
+        assert fwps.flow_remove_context(bench.flow.id, STREAM, me) == SUCCESS
+        assert fwps.callout_unregister_by_id(me) == SUCCESS
+        before = (list(bench.log), list(a.notified), list(a.deleted))
+        bench.send(b"b")
+        status, filter_id = bench.plane.filter(
+            "more",
+            sub_layer_key=key("sublayer A"),
+            action_type=ActionType.CALLOUT_INSPECTION,
+            callout_key=key("A"),
+        )
+        assert status == SUCCESS
+        assert bench.plane.session.filter_delete_by_id(filter_id) == SUCCESS
+        bench.send_fin()
+        bench.receive_fin()
+        assert bench.flow.ended
+        assert (bench.log, a.notified, a.deleted) == before
+        assert bench.to_remote == (b"ab", True)
+        assert bench.to_local == (b"", True)
+
+
+# --- callout flags --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        pytest.param(CalloutFlags.ALLOW_OFFLOAD, id="cfn_2_offload"),
+        pytest.param(CalloutFlags.ALLOW_RECLASSIFY, id="cfn_5_reclassify"),
+        pytest.param(CalloutFlags.ALLOW_RSC, id="cfn_7_rsc"),
+        pytest.param(CalloutFlags.ALLOW_USO, id="cfn_9_uso"),
+        pytest.param(CalloutFlags.ALLOW_URO, id="cfn_9_uro"),
+    ],
+)
+def test_cfn_flags_without_an_effect_at_the_stream_layer(flag: CalloutFlags) -> None:
+    """CFN-2, CFN-5, CFN-7, CFN-9: accepted, no-op: the same calls as without; nothing is coalesced."""
+    a = Recorder2(flags=int(flag))
+    with Bench(a) as bench:
+        bench.send(b"ab", b"c")
+        bench.receive(b"d")
+        assert bench.log == ["A(S2 'ab')", "A(S1 'c')", "A(R1 'd')"]
+        assert bench.to_remote == (b"abc", False)
+        assert bench.to_local == (b"d", False)
+
+
+class Recorder2(Script):
+    """A script registered through version 2, which knows every flag."""
+
+    version = 2
+
+
+@pytest.mark.parametrize(("flags", "types"), [(0, [0]), (4, [0, 2])])
+def test_cfn_3_post_commit_notification_only_with_the_flag(flags: int, types: list[int]) -> None:
+    """CFN-3: ENABLE_COMMIT_ADD_NOTIFY adds ADD_FILTER_POST_COMMIT after an explicit transaction (NTF-6)."""
+    a = Witness(flags=flags)
+
+    def add(plane: Plane) -> None:
+        plane.register(a)
+        assert plane.session.transaction_begin() == SUCCESS
+        assert plane.own_sub_layer(a)[0] == SUCCESS
+        assert plane.session.transaction_commit() == SUCCESS
+
+    with ManagedBench(a, add=add):
+        assert [one.notify_type for one in a.notified] == types
+        assert NotifyType.ADD_FILTER_POST_COMMIT == 2
+
+
+@pytest.mark.parametrize(("flags", "log"), [(0, []), (8, ["A(S1 'b')"])])
+def test_cfn_4_mid_stream_inspection_only_with_the_flag(flags: int, log: list[str]) -> None:
+    """CFN-4: ALLOW_MID_STREAM_INSPECTION decides about flows that exist already (MID-1)."""
+    a = Script(flags=flags)
+    with Bench() as bench:
+        a.transcript = bench.transcript
+        bench.send(b"a")
+        bench.driver.add(a)
+        bench.send(b"b")
+        assert bench.log == log
+        assert bench.to_remote == (b"ab", False)
+
+
+@pytest.mark.parametrize("flag", [CalloutFlags.RESERVED1, CalloutFlags.RESERVED2])
+def test_cfn_6_reserved_flags(flag: CalloutFlags) -> None:
+    """CFN-6: accepted, ignored, lint V-45 (once for each registration: IPv4 and IPv6)."""
+    a = Recorder2(flags=int(flag))
+    with Bench(a, violations=["V-45", "V-45"]) as bench:
+        bench.send(b"ab")
+        assert bench.log == ["A(S2 'ab')"]
+        assert bench.to_remote == (b"ab", False)
+
+
+def test_cfn_8_layer_2_flag_forbids_cloning_single_lists() -> None:
+    """CFN-8: FwpsAllocateCloneNetBufferList0 → STATUS_INVALID_PARAMETER; FwpsCloneStreamData is unaffected."""
+    statuses: list[NtStatus] = []
+
+    def clone_list(call: Call) -> None:
+        chain = call.packet.stream_data.net_buffer_list_chain
+        assert chain is not None
+        status, made = call.owner.fwps.allocate_clone_net_buffer_list(chain)
+        statuses.append(status)
+        assert made is None
+
+    a = Recorder2(B(0, clone_list, clone), flags=int(CalloutFlags.ALLOW_L2_BATCH_CLASSIFY))
+    with Bench(a) as bench:
+        bench.send(b"ab")
+        assert statuses == [NtStatus.STATUS_INVALID_PARAMETER]
+        assert a.pended[0].chain.tobytes() == b"ab"
+        assert a.inject_pended() == SUCCESS
+        bench.settle()
+        assert bench.log == ["A(S2 'ab')", "cmp('ab', SUCCESS)"]
+        assert bench.to_remote == (b"ab", False)
+
+
+@pytest.mark.parametrize("flags", [0x800, 0x8000_0000, 0x801])
+def test_cfn_10_bits_outside_the_documented_set(flags: int) -> None:
+    """CFN-10: STATUS_FWP_INVALID_FLAGS."""
+    with MemoryDriver() as driver:
+        status, callout_id = driver.fwps.callout_register2(None, Callout2(key("f"), flags, nothing, agree))
+        assert status == NtStatus.STATUS_FWP_INVALID_FLAGS
+        assert callout_id == 0
+
+
+# --- function versions ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("version", "count", "filter_type"), [(0, 6, Filter0), (1, 7, Filter1), (2, 7, Filter2)]
+)
+def test_cfn_12_what_each_version_is_called_with(version: int, count: int, filter_type: type) -> None:
+    """CFN-11, CFN-12: version 0 has no classifyContext; 1 and 2 have it after layerData."""
+    seen: list[tuple[Any, ...]] = []
+
+    def classify(*arguments: Any) -> None:
+        seen.append(arguments)
+        arguments[-1].action_type = ActionType.PERMIT
+
+    with MemoryDriver() as driver:
+        plane, fwps = Plane(driver), driver.fwps
+        a = Script()
+        structure = (Callout0, Callout1, Callout2)[version]
+        register = (fwps.callout_register0, fwps.callout_register1, fwps.callout_register2)[version]
+        status, callout_id = register(None, structure(key("A"), 0, classify, agree))
+        assert status == SUCCESS
+        assert plane.own_sub_layer(a)[0] == SUCCESS
+        flow = driver.connect()
+        assert flow is not None
+        flow.send(b"x")
+        (arguments,) = seen
+        assert len(arguments) == count
+        fixed, meta, layer_data, *context, filter, flow_context, out = arguments
+        assert fixed.layer_id == STREAM
+        assert meta.flow_handle == flow.id
+        assert isinstance(layer_data, StreamCalloutIoPacket)
+        assert len(context) == (0 if version == 0 else 1)
+        assert isinstance(filter, filter_type)
+        assert filter.callout_id == callout_id
+        assert flow_context == 0
+        assert isinstance(out, ClassifyOut)
+        plane.unload()
+        assert fwps.callout_unregister_by_id(callout_id) == SUCCESS
+
+
+@pytest.mark.parametrize("version", [0, 1, 2])
+def test_cfn_14_notify_and_flow_delete_are_the_same_in_all_versions(version: int) -> None:
+    """CFN-14: notifyFn(notifyType, filterKey, filter); flowDeleteFn(layerId, calloutId, context)."""
+    notified: list[tuple[Any, ...]] = []
+    deleted: list[tuple[Any, ...]] = []
+
+    def notify(*arguments: Any) -> int:
+        notified.append(arguments)
+        return int(SUCCESS)
+
+    def flow_delete(*arguments: Any) -> None:
+        deleted.append(arguments)
+
+    def classify(*arguments: Any) -> None:
+        arguments[-1].action_type = ActionType.PERMIT
+
+    with MemoryDriver() as driver:
+        plane, fwps = Plane(driver), driver.fwps
+        structure = (Callout0, Callout1, Callout2)[version]
+        register = (fwps.callout_register0, fwps.callout_register1, fwps.callout_register2)[version]
+        status, callout_id = register(None, structure(key("A"), 0, classify, notify, flow_delete))
+        assert status == SUCCESS
+        status, filter_id = plane.own_sub_layer(Script())
+        assert status == SUCCESS
+        flow = driver.connect()
+        assert flow is not None
+        assert fwps.flow_associate_context(flow.id, STREAM, callout_id, 12) == SUCCESS
+        flow.send_fin()
+        flow.receive_fin()
+        assert deleted == [(STREAM, callout_id, 12)]
+        assert [(kind, filter_key, one.filter_id) for kind, filter_key, one in notified] == [
+            (NotifyType.ADD_FILTER, key("filter A"), filter_id)
+        ]
+        plane.unload()
+        assert len(notified) == 2
+        assert fwps.callout_unregister_by_id(callout_id) == SUCCESS
+
+
+def test_cfn_15_the_third_family_is_version_2() -> None:
+    """CFN-15: Register3 is an alias of version 2."""
+    seen: list[int] = []
+
+    def classify(*arguments: Any) -> None:
+        seen.append(len(arguments))
+        arguments[-1].action_type = ActionType.PERMIT
+
+    with MemoryDriver() as driver:
+        plane = Plane(driver)
+        status, callout_id = driver.fwps.callout_register3(None, Callout2(key("A"), 0, classify, agree))
+        assert status == SUCCESS
+        assert plane.own_sub_layer(Script())[0] == SUCCESS
+        flow = driver.connect()
+        assert flow is not None
+        flow.send(b"x")
+        assert seen == [7]
+        plane.unload()
+        assert driver.fwps.callout_unregister_by_id(callout_id) == SUCCESS
+
+
+class Returns(Recording):
+    """Answers BLOCK and returns something that looks like the opposite."""
+
+    def decide(self, call: Call) -> Any:
+        return B(0)
+
+    def classify_fn(self, *arguments: Any) -> Any:
+        super().classify_fn(*arguments)
+        return ActionType.PERMIT
+
+
+def test_cfn_16_the_answer_is_only_what_is_written() -> None:
+    """CFN-16: classifyFn returns nothing; a return value means nothing."""
+    a = Returns()
+    with Bench(a) as bench:
+        bench.send(b"ab")
+        assert bench.log == ["A(S2 'ab')"]
+        assert bench.to_remote == (b"", False)
+
+
+def test_cfn_17_names_without_a_digit_mean_the_newest() -> None:
+    """CFN-17: `Filter` is `Filter2`; the comfortable `Callout` is version 2; a script of version 1 works."""
+    assert Filter is Filter2
+    assert Callout.version == 2
+    a, b = Script(C(0)), Recorder2(C(0), name="B")
+    with Bench(a, b) as bench:
+        bench.send(b"x")
+        assert bench.log == ["A(S1 'x')", "B(S1 'x')"]
+        assert bench.to_remote == (b"x", False)
