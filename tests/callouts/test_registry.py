@@ -23,6 +23,7 @@ from wfpstream.callouts import (
     find_callout,
     list_callouts,
 )
+from wfpstream.config import parse_callout
 
 SOURCE = '''
 """A file with a callout."""
@@ -56,6 +57,14 @@ def test_every_built_in_is_found_and_described() -> None:
         assert "stream" in info.layers
         assert "direction" in [option.name for option in info.options]
         assert all(option.doc for option in info.options), f"{name}: an option without a text"
+
+
+@pytest.mark.parametrize("name", sorted(BUILT_IN))
+def test_the_example_of_a_built_in_works_as_it_stands(name: str) -> None:
+    said = parse_callout(describe_callout(name).example)
+    callout = create_callout(said.name, said.options)
+    assert isinstance(callout, find_callout(name))
+    assert callout.name == said.name == name
 
 
 def test_the_description_can_be_written_as_json() -> None:

@@ -31,6 +31,7 @@ class AllowAfter(LaneCallout[CountingLane]):
         direction: which directions count.
     """
 
+    name = "allow_after"
     example = "allow_after,bytes=64KiB"
 
     def __init__(self, bytes: Size, direction: Direction = "both") -> None:

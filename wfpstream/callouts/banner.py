@@ -52,6 +52,7 @@ class Banner(LaneCallout[BannerLane]):
     """
 
     layers = ("stream", "ale_flow_established")
+    name = "banner"
     example = "banner,text=220 ready\\r\\n"
 
     def __init__(self, text: Text, direction: Direction = "to_client") -> None:

@@ -127,6 +127,7 @@ class Fault(CountingCallout[FaultLane]):
     """
 
     worker_class = FaultWorker
+    name = "fault"
     example = "fault,do=rst,after=1KiB,direction=to_client"
 
     def __init__(

@@ -51,6 +51,7 @@ class Framer(LaneCallout[RecordLane]):
         ValueError: an option is out of its range.
     """
 
+    name = "framer"
     example = "framer,by=line"
 
     def __init__(

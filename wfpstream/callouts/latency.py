@@ -64,6 +64,7 @@ class Latency(CountingCallout[LatencyLane]):
     """
 
     worker_class = LatencyWorker
+    name = "latency"
     example = "latency,delay=100ms,jitter=20ms"
 
     def __init__(

@@ -104,6 +104,7 @@ class Monitor(Callout):
     layers = ("stream", "ale_flow_established")
     flags = int(CalloutFlags.ALLOW_MID_STREAM_INSPECTION)
     filter_action = "callout_inspection"
+    name = "monitor"
     example = "monitor,log=text"
 
     def __init__(

@@ -29,6 +29,7 @@ class PatternDrop(LaneCallout[Lane]):
         ValueError: the pattern is empty.
     """
 
+    name = "pattern_drop"
     example = "pattern_drop,find=DROP TABLE,direction=to_upstream"
 
     def __init__(self, find: Text, direction: Direction = "both") -> None:

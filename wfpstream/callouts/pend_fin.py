@@ -40,10 +40,12 @@ class PendFin(LaneCallout[FinLane]):
         direction: which directions end that way.
     """
 
+    name = "pend_fin"
     example = "pend_fin,delay=500ms,trailer=goodbye\\n"
 
     def __init__(self, delay: Time = 0.0, trailer: Text = b"", direction: Direction = "both") -> None:
-        super().__init__(FinLane, direction)
+        # With several stages the first one does it: what a timer injects goes in there (INJ-10).
+        super().__init__(FinLane, direction, per_stage=False)
         self._delay = parse_time(delay)
         self._trailer = as_bytes(trailer)
 

@@ -93,6 +93,7 @@ class StreamEdit(WorkerCallout[EditLane]):
     """
 
     worker_class = EditWorker
+    name = "stream_edit"
     example = "stream_edit,find=rainy,replace=sunny"
 
     def __init__(

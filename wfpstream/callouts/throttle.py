@@ -90,6 +90,7 @@ class Throttle(WorkerCallout[ThrottleLane]):
     """
 
     worker_class = ThrottleWorker
+    name = "throttle"
     example = "throttle,rate=64KiB/s"
 
     def __init__(self, rate: Rate, burst: Size | None = None, direction: Direction = "both") -> None:
