@@ -5,7 +5,7 @@ Owns the public short cuts, loaded when they are first asked for: `wfpstream --h
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from wfpstream.engine import Endpoints, EngineOptions, FilterEngine
@@ -16,7 +16,7 @@ __version__ = "0.1.0"
 __all__ = ["Endpoints", "EngineOptions", "FilterEngine", "FwpError", "NtStatus", "__version__"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name in ("FwpError", "NtStatus"):
         from wfpstream import fwp
 
