@@ -87,15 +87,6 @@ class FilterEngine:
             hook()
 
     @property
-    def on_warning(self) -> Callable[[str], None]:
-        """Takes one line for people: a callout that failed, held the loop, or a ledger that does not close."""
-        return self._core.on_warning
-
-    @on_warning.setter
-    def on_warning(self, hook: Callable[[str], None]) -> None:
-        self._core.on_warning = hook
-
-    @property
     def run_soon(self) -> Callable[[Callable[[], None]], None] | None:
         """The driver's way to run a function on the engine's thread soon; callable from any thread."""
         return self._bridge.run_soon

@@ -164,17 +164,14 @@ class Classifier:
             self.core.violation("V-43", "data was held although SEND_NODELAY was set", lane)
 
     def _name_slow(self, lane: Lane, spent: float) -> None:
-        """The watchdog of `timeouts.turn`: who kept every flow waiting, and where."""
+        """The watchdog of `timeouts.turn`: who kept every flow waiting, and where; once a second each."""
         entry = lane.stage.entry
-        name = entry.name if entry is not None else "?"
-        code = entry.classify_code if entry is not None else None
-        where = f"{code.co_filename}:{code.co_firstlineno}" if code is not None else "place unknown"
+        assert entry is not None
         self.core.count("slow_callbacks")
-        self.core.warn(
-            f"callout {name} held the loop for {spent * 1000:.0f} ms ({where})", key=f"slow {name}"
-        )
-        if self.core.sinks:
-            self.core.emit("slow_callback", lane.stage.flow, callout=name, seconds=spent, where=where)
+        if self.core.sinks and self.core.once_a_second(f"slow {entry.name}"):
+            code = entry.classify_code
+            where = f"{code.co_filename}:{code.co_firstlineno}" if code is not None else None
+            self.core.emit("slow_callback", lane.stage.flow, callout=entry.name, seconds=spent, where=where)
 
     def finish(self, flow: Flow, lane: Lane) -> None:
         """After the answer was applied: context removals that waited for it (CTX-11)."""

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 Event = dict[str, Any]
 
-MAX_REMEMBERED_WARNINGS = 1000
-
 # One or more per indication: built only if a sink has not said `wants_trace = False`.
 TRACE_EVENTS = frozenset(
     ("indicate", "classify", "inject", "inject_complete", "defer", "continue", "discard", "pause", "resume")
@@ -103,8 +101,7 @@ class Core:
         self.ending: deque[Flow] = deque()
         self.touched: dict[int, Flow] = {}
         self.on_pending: Callable[[], None] = lambda: None
-        self.on_warning: Callable[[str], None] = lambda line: None
-        self._warned: dict[str, float] = {}
+        self._said: dict[str, float] = {}
         self.turn_requested = False
         self.timers: list[Timer] = []
         self._rank = 0
@@ -299,23 +296,17 @@ class Core:
             place["where"] = where_raised(error) or place["where"]
         if self.sinks:
             self.emit("violation", flow, rule=rule, severity=severity, text=text, **place)
-        if rule in ALWAYS_REPORTED:
-            self.warn(
-                f"callout {place['callout'] or '?'}: {rule}: {text} ({place['where'] or 'place unknown'})"
-            )
         if severity == "E" and self.options.verify.level == "strict" and lane is not None:
             self.strict_fault(lane)
 
-    def warn(self, line: str, key: str | None = None) -> None:
-        """One line for people, through the driver; lines of one key (default: the line) at most once a second."""
-        key = key or line
+    def once_a_second(self, key: str) -> bool:
+        """Is it time again to say this?"""
         now = self.clock()
-        last = self._warned.get(key)
-        if last is None or now - last >= 1.0:
-            if len(self._warned) > MAX_REMEMBERED_WARNINGS:
-                self._warned.clear()
-            self._warned[key] = now
-            self.on_warning(line)
+        last = self._said.get(key)
+        if last is not None and now - last < 1.0:
+            return False
+        self._said[key] = now
+        return True
 
     def _place(self, lane: Lane | None, entry: CalloutEntry | None) -> dict[str, Any]:
         if lane is None:

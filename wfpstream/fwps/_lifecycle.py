@@ -310,9 +310,6 @@ class Lifecycle:
         for direction in (0, 1):
             for line in flow.ledger(direction).faults():
                 self.core.count("ledger_faults")
-                self.core.warn(
-                    f"flow {flow.number}: the byte ledger does not close, a defect of ours: {line}"
-                )
                 if self.core.sinks:
                     self.core.emit("ledger_fault", flow, dir=flow.direction_name(direction), text=line)
         if not self.core.sinks:
