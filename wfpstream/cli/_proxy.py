@@ -19,7 +19,7 @@ import trio
 
 from wfpstream.cli import _child
 from wfpstream.cli._base import DONE, FAILED, PROXY_FAILED, JobError, note, report, say
-from wfpstream.cli._run import RunPlan
+from wfpstream.cli._plan import RunPlan
 from wfpstream.config import Listener, build_engine, format_address, parse_address
 from wfpstream.engine import FilterEngine
 from wfpstream.observe import HumanLines, JsonLines, open_private_file, safe_text, write_private_file

@@ -6,43 +6,19 @@ imported only then: reading options needs no trio.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
 
 from wfpstream.cli._base import command
+from wfpstream.cli._plan import RunPlan
 
 if TYPE_CHECKING:
-    from wfpstream.config import CalloutText, Listener, LoadedConfig
+    from wfpstream.config import Listener, LoadedConfig
 
 EXAMPLE = "wfpstream run --mode reverse:127.0.0.1:6379@7000 --callout monitor"
-
-
-@dataclass(frozen=True, slots=True)
-class RunPlan:
-    """Everything `run` was asked for.
-
-    Args:
-        loaded: the configuration, its listeners and sections completed by the command line.
-        callouts: those of `--callout`, in order.
-        events: where event lines go: a file, `-` for stdout, or None.
-        events_data: which part of payloads they carry.
-        ready_file: what to write once everything listens, or None.
-        grace: seconds that flows may take to end at a stop.
-        verbosity: -1 quiet, 0, or the number of `-v`.
-        command: the program to run beside the proxy, with its arguments.
-    """
-
-    loaded: LoadedConfig
-    callouts: tuple[CalloutText, ...] = ()
-    events: str | None = None
-    events_data: Literal["off", "preview", "full"] = "off"
-    ready_file: Path | None = None
-    grace: float = 5.0
-    verbosity: int = 0
-    command: tuple[str, ...] = ()
 
 
 def _seconds(ctx: click.Context, param: click.Parameter, value: str) -> float:
