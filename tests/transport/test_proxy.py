@@ -419,15 +419,16 @@ async def test_stop_aborts_what_outlives_the_grace() -> None:
         assert await read_all(server) == (b"", "reset")
 
 
+@pytest.mark.parametrize("graces", [(1000.0, 0.0), (0.05, 1000.0)])
 @bounded
-async def test_asked_to_stop_again_the_earlier_end_counts() -> None:
+async def test_asked_to_stop_again_the_earlier_end_counts(graces: tuple[float, float]) -> None:
     async with live(Probe()) as run:
         client, server = await run.pair()
         await client.send_all(b"x")
         await read_exactly(server, 1)
-        run.proxy.request_stop(1000.0)
-        await wait_all_tasks_blocked()
-        run.proxy.request_stop(0.0)
+        for grace in graces:
+            run.proxy.request_stop(grace)
+            await wait_all_tasks_blocked()
         assert (await run.deleted())["reason"] == "stop"
 
 

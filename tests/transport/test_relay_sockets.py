@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import socket
 import struct
+import termios
+from typing import Any
 
 import pytest
 import trio
@@ -24,7 +26,7 @@ from tests.transport.kit import (
     send_until_blocked,
 )
 from wfpstream.engine import DEFERRED, ENDED, FULL, EngineOptions, Limits, Timeouts
-from wfpstream.fwps import StreamFlags
+from wfpstream.fwps import ClassifyOut, Mdl, NetBufferList, StreamCalloutIoPacket, StreamFlags
 
 HOSTS = ["127.0.0.1", "::1"]
 LOCALS = ["client", "server"]
@@ -34,6 +36,11 @@ RECEIVE, SEND = int(StreamFlags.RECEIVE), int(StreamFlags.SEND)
 def is_paused(run: Live, side: str, level: int = FULL) -> bool:
     """The engine lets nothing be read from that side at present."""
     return run.flow.may_read(run.flow.direction_from(side)) == level
+
+
+def unacknowledged(stream: trio.SocketStream) -> int:
+    """Bytes the kernel accepted that the other end's kernel has not acknowledged (SIOCOUTQ)."""
+    return int(struct.unpack("i", fcntl.ioctl(stream.socket.fileno(), termios.TIOCOUTQ, bytes(4)))[0])
 
 
 async def wait_until_paused(run: Live, side: str, level: int = FULL) -> None:
@@ -137,13 +144,15 @@ async def test_a_reset_does_not_overtake_bytes_already_taken(resetter: str) -> N
     async with live(Probe()) as run:
         client, server = await run.pair()
         one, other = (client, server) if resetter == "client" else (server, client)
-        await send_until_blocked(one, lambda: is_paused(run, resetter), 64 << 20)
+        accepted = await send_until_blocked(one, lambda: is_paused(run, resetter), 64 << 20)
+        taken = accepted - unacknowledged(one)
         reset(one)
         data, end = await read_all(other)
         ledger = (await run.deleted())["ledger"]["to_upstream" if resetter == "client" else "to_client"]
         assert end == "reset"
-        assert (len(data), ledger["discarded_out"]) == (ledger["read"], 0)
-        assert ledger["read"] > 2 * Limits().unsent
+        assert len(data) >= taken  # an acknowledgement may have been on its way
+        assert (ledger["read"], ledger["written"], ledger["discarded_out"]) == (len(data), len(data), 0)
+        assert taken > 2 * Limits().unsent
 
 
 @bounded
@@ -157,6 +166,18 @@ async def test_a_reset_behind_a_half_close_is_seen() -> None:
             while True:
                 await server.send_all(CHUNK)
         assert (await run.deleted())["reason"] == "rst_client"
+
+
+@bounded
+async def test_a_reset_right_behind_a_fin_is_the_reset() -> None:
+    """IND-27: EOF on a marked leg; both were there before the driver looked."""
+    async with live(Probe()) as run:
+        for count in range(1, 20):
+            client, server = await run.pair()
+            client.socket.shutdown(socket.SHUT_WR)
+            reset(client)
+            assert await read_all(server) == (b"", "reset")
+            assert (await run.deleted(count))["reason"] == "rst_client"
 
 
 @bounded
@@ -227,6 +248,21 @@ async def test_both_legs_may_be_reset() -> None:
 
 
 @bounded
+async def test_what_an_abort_destroys_in_the_kernel_is_counted() -> None:
+    """IND-18, LED-3: written is what the peer's kernel acknowledged, and no more than what it delivers."""
+    probe = Probe()
+    async with live(probe) as run:
+        client, server = await run.pair()
+        await send_until_blocked(client, lambda: is_paused(run, "client"), 64 << 20)
+        assert run.engine.fwps.flow_abort(probe.flow_id).ok
+        data, end = await read_all(server)
+        ledger = (await run.deleted())["ledger"]["to_upstream"]
+        assert end == "reset"
+        assert 0 < ledger["written"] <= len(data)
+        assert ledger["written"] + ledger["discarded_out"] == ledger["read"]
+
+
+@bounded
 async def test_an_abort_from_outside_resets_both() -> None:
     probe = Probe()
     async with live(probe) as run:
@@ -256,6 +292,40 @@ async def test_a_slow_receiver_blocks_the_sender_and_memory_stays_bounded(sender
         assert (len(data), end) == (accepted, "fin")
         await other.aclose()
         assert (await run.deleted())["reason"] == "fin"
+
+
+class Chatty(Probe):
+    """Injects one byte more whenever one was written."""
+
+    left = 200
+
+    def answer(self, flags: int, packet: StreamCalloutIoPacket, out: ClassifyOut) -> None:
+        """Begin."""
+        self.go_on(None, None, False)
+
+    def go_on(self, context: Any, nbl: NetBufferList | None, dispatch_level: bool) -> None:
+        """completionFn: free, and inject the next."""
+        fwps = self.fwps
+        if nbl is not None:
+            fwps.free_net_buffer_list(nbl)
+        if not self.left:
+            return
+        self.left -= 1
+        _, fresh = fwps.allocate_net_buffer_and_net_buffer_list(None, 0, 0, Mdl(b"."), 0, 1)
+        assert fresh is not None
+        callout_id = self.callout_id(self.layer_id)
+        handle = self.injection_handle
+        fwps.stream_inject_async(
+            handle, None, 0, self.flow_id, callout_id, self.layer_id, SEND, fresh, 1, self.go_on, None
+        )
+
+
+@bounded
+async def test_a_callout_that_goes_on_and_on_is_served_in_turns() -> None:
+    async with live(Chatty()) as run:
+        client, server = await run.pair()
+        await client.send_all(b"!")
+        assert sorted(await read_exactly(server, 201)) == sorted(b"!" + b"." * 200)
 
 
 # --- urgent data ------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["FlowDriver", "no_limit_if_off"]
 
 # A completion may inject, which is written and completes: after so many rounds others get their turn.
-ROUNDS = 16
+ROUNDS = 8
 # OBJ-14: both legs were read to their end and `timeouts.half_closed` is off.
 BOTH_READ_LIMIT = 120.0
 
@@ -172,8 +172,6 @@ class FlowDriver:
         self._flushing = self._timed = True
         self._moved_at = trio.current_time()
         self._rearm()
-        for side in self.sides:
-            side.wake()
 
     # --- time ---
 

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Capabilities", "Side", "SocketSide", "StreamSide"]
 
-# Fairness: after so many full reads other flows get their turn.
+# Fairness: after so many full reads, or sends, others get their turn.
 READS_IN_A_ROW = 8
+SENDS_IN_A_ROW = 8
 # How many pieces one sendmsg takes; the kernel refuses more than 1,024.
 MOST_VIEWS = 256
 # What one `send_all` gets: all that is copied at a time for a stream that is no socket.
@@ -230,12 +231,15 @@ class SocketSide(Side):
         flow, out = self.flow, self.out
         output = flow.output(out)
         try:
-            while output.length:
+            # What was sent may complete an injection, and that bring the next one: not for ever.
+            for _ in range(SENDS_IN_A_ROW):
+                if not output.length:
+                    break
                 n = self._send(*output.batch())
                 moved = True
                 self.driver.touch()
                 flow.sent(out, n)
-            if output.fin and not flow.abort:
+            if output.fin and not output.length and not flow.abort:
                 self._send_fin()
                 moved = True
         except BlockingIOError:
