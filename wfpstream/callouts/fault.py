@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from wfpstream.fwps import ClassifyOut, Pended, StreamCalloutIoPacket, StreamData, Worker
+from wfpstream.fwp import NtStatus
+from wfpstream.fwps import ClassifyOut, NetBufferList, Pended, StreamCalloutIoPacket, StreamData, Worker
 
 from ._answers import DISCONNECT, block, defer, drop, permit
 from ._connections import CountedLane, CountingCallout
@@ -33,6 +34,7 @@ class FaultLane(CountedLane):
         deferred: flags of the indication a stall has deferred; 0 if none.
         fin_held: the FIN was pended.
         fin_early: a FIN was injected before its time.
+        resetting: the reset comes as soon as the bytes before it are written.
         changed: bytes corrupted.
     """
 
@@ -44,6 +46,7 @@ class FaultLane(CountedLane):
         "fin_held",
         "offset",
         "over",
+        "resetting",
         "struck",
         "timer",
     )
@@ -58,6 +61,7 @@ class FaultLane(CountedLane):
         self.deferred = 0
         self.fin_held = False
         self.fin_early = False
+        self.resetting = False
         self.changed = 0
 
     def cancel(self) -> None:
@@ -104,10 +108,11 @@ class FaultWorker(Worker):
 class Fault(CountingCallout[FaultLane]):
     """Breaks connections on purpose, and the same way in every run.
 
-    `fin` ends a direction early (outbound no callout may do that: V-19), `rst` resets the connection, `stall`
-    stops a direction, `truncate` drops what follows but not the end, `blackhole` drops the end too, `corrupt`
-    changes bytes, `slice` cuts what follows into small pieces. A stall always recovers: after `for`, or when
-    the callout is removed (drained). With both directions each of them counts for itself.
+    `fin` ends a direction early (outbound no callout may do that: V-19), `rst` resets the connection once the
+    bytes before it are written (what the kernel has not sent by then is lost), `stall` stops a direction,
+    `truncate` drops what follows but not the end, `blackhole` drops the end too, `corrupt` changes bytes,
+    `slice` cuts what follows into small pieces. A stall always recovers: after `for`, or when the callout is
+    removed (drained). With both directions each of them counts for itself.
 
     Args:
         do: what goes wrong.
@@ -186,12 +191,62 @@ class Fault(CountingCallout[FaultLane]):
             lane.cancel()
             lane.struck = True
             return True
+        if self.plan.do == "rst" and 0 < room <= length:
+            self._reset_behind(lane, int(room), stream, packet, answer)
+            return False
         lane.offset += int(min(room, length))
         if room <= length > 0:
             permit(packet, answer, int(room))
             # It does not wait for a byte that may never come.
             lane.timer = self.after(0.0, self._strike, lane)
         return False
+
+    def _reset_behind(
+        self,
+        lane: FaultLane,
+        room: int,
+        stream: StreamData,
+        packet: StreamCalloutIoPacket,
+        answer: ClassifyOut,
+    ) -> None:
+        """Pass `room` bytes and reset when they are written: an abort does not wait for what is owed (DRP-2).
+
+        Only an injection tells when it has left (CMP-4), so the last byte goes by one.
+        """
+        if room > 1:
+            permit(packet, answer, room - 1)
+            lane.offset += room - 1
+            return
+        lane.offset += 1
+        lane.struck = lane.resetting = True
+        block(packet, answer, 1)
+        data = stream.view()[:1].tobytes()
+        _, nbl = self.fwps.allocate_net_buffer_and_net_buffer_list(None, 0, 0, data, 0, 1)
+        if nbl is None:
+            drop(packet, answer)
+            return
+        status = self.fwps.stream_inject_async(
+            self.injection_handle,
+            None,
+            0,
+            lane.flow_id,
+            self.callout_id(lane.layer_id),
+            lane.layer_id,
+            lane.flags,
+            nbl,
+            1,
+            self._written,
+            lane,
+        )
+        if not status.ok:
+            self.fwps.free_net_buffer_list(nbl)
+            drop(packet, answer)
+
+    def _written(self, lane: FaultLane, nbl: NetBufferList, dispatch_level: bool) -> None:
+        arrived = nbl.status == NtStatus.STATUS_SUCCESS
+        self.fwps.free_net_buffer_list(nbl)
+        if arrived and not self.draining:
+            self.fwps.flow_abort(lane.flow_id)
 
     def _strike(self, lane: FaultLane) -> None:
         """The fault begins between two indications."""
@@ -219,7 +274,10 @@ class Fault(CountingCallout[FaultLane]):
     def _rst(
         self, lane: FaultLane, stream: StreamData, packet: StreamCalloutIoPacket, answer: ClassifyOut
     ) -> bool:
-        drop(packet, answer)
+        if lane.resetting:
+            block(packet, answer)  # behind the bytes that are on their way, and never to arrive
+        else:
+            drop(packet, answer)
         return False
 
     def _truncate(

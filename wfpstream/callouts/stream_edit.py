@@ -79,7 +79,8 @@ class StreamEdit(WorkerCallout[EditLane]):
     """Replaces one byte pattern by another, across every segment border.
 
     Only bytes at the end of an indication that may begin a match wait for the next ones. Inline, a match is
-    blocked and the replacement injected in its place; out of band, everything is pended and injected again.
+    blocked and the replacement injected in its place; out of band, everything is pended and injected again,
+    which is the faster way where a stream is full of matches.
 
     Args:
         find: the pattern, at least one byte.
