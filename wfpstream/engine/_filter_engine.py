@@ -306,6 +306,11 @@ class FilterEngine:
                 return status
             added.callout_keys.pop(0)
             added.callout_ids.pop(0)
+        if added.owns_callout and added.callout.injection_handle:
+            self.fwps.injection_handle_destroy(
+                added.callout.injection_handle
+            )  # closes when its last one completed
+            added.callout.injection_handle = 0
         return session.sub_layer_delete_by_key(added.sub_layer_key)
 
     def _take_weight(self) -> int:

@@ -157,8 +157,7 @@ class Classifier:
             self._name_slow(lane, spent)
         if not self.verifying:
             return
-        if spent > verify.callback_budget:
-            self.core.violation("V-42", f"classifyFn took {spent * 1000:.0f} ms", lane)
+        self.core.check_budget("classifyFn", self.core.clock() - spent, lane, None)
         urged = lane.direction == rules.SEND and packet.stream_data.flags & rules.FLUSH_FLAG[rules.SEND]
         if urged and lane.held_since and self.core.clock() - lane.held_since > verify.callback_budget:
             self.core.violation("V-43", "data was held although SEND_NODELAY was set", lane)
@@ -234,6 +233,9 @@ class Classifier:
             report("V-36", "ABSORB at a stream layer", lane)
         if out.out_context or out.filter_id or out.reserved:
             report("V-49", "reserved members of classifyOut written", lane)
+        place = packet.stream_data._offset
+        if place is not None and (place.net_buffer_offset or place.stream_data_offset):
+            report("V-49", "reserved members of dataOffset written", lane)
         if lane.stage.is_inspection and frame.clones and out.action_type == rules.PLAIN_BLOCK:
             report("V-46", "an inspection callout clones and relies on BLOCK", lane)
         if packet.stream_action == rules.NONE:

@@ -119,6 +119,7 @@ class Contexts:
         core = self.core
         outer, core.frame = core.frame, Frame("flow_delete", flow, None, callout_id)
         core.callbacks += 1
+        began = core.clock()
         try:
             entry.flow_delete_fn(layer_id, callout_id, context)
         except Exception as error:
@@ -127,6 +128,8 @@ class Contexts:
             )
         finally:
             core.frame = outer
+        if core.times_callbacks:
+            core.check_budget("flowDeleteFn", began, None, entry)
 
     def _refresh(self, flow: Flow, callout_id: int) -> None:
         """CTX-19: a CONDITIONAL_ON_FLOW stage begins or ends with its context; what it held goes on (NMD-15)."""

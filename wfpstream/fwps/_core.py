@@ -89,7 +89,6 @@ class Core:
         self.options = options
         self.started = True
         self.filters: FilterSet = EMPTY_FILTER_SET
-        self.filter_born: dict[int, int] = {}
         self.flows: dict[int, Flow] = {}
         self.tick = 0
         self.last_flow_id = 0
@@ -298,6 +297,18 @@ class Core:
             self.emit("violation", flow, rule=rule, severity=severity, text=text, **place)
         if severity == "E" and self.options.verify.level == "strict" and lane is not None:
             self.strict_fault(lane)
+
+    @property
+    def times_callbacks(self) -> bool:
+        """Clock-based lint is wanted and time is real (VRF-3)."""
+        verify = self.options.verify
+        return verify.level != "off" and not verify.virtual_time
+
+    def check_budget(self, what: str, began: float, lane: Lane | None, entry: CalloutEntry | None) -> None:
+        """V-42: a callback took longer than its budget (IRQ-1)."""
+        spent = self.clock() - began
+        if spent > self.options.verify.callback_budget:
+            self.violation("V-42", f"{what} took {spent * 1000:.0f} ms", lane, entry=entry)
 
     def once_a_second(self, key: str) -> bool:
         """Is it time again to say this?"""

@@ -474,7 +474,9 @@ class Flow:
         self.offload_wanted = False
         self.offloaded = False
         self.urgent_seen = False
-        self.workers: dict[tuple[int, int], Any] = {}
+        self.workers: dict[
+            tuple[int, int], Any
+        ] = {}  # (callout, direction) -> worker; None: not wanted there
 
     # -- inputs (driver -> engine) -------------------------------------------------------------------
 

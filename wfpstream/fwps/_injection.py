@@ -478,12 +478,15 @@ class Injector:
         frame = Frame("completion", flow, None, entry.callout_id if entry else 0)
         outer, core.frame = core.frame, frame
         core.callbacks += 1
+        began = core.clock()
         try:
             buffer.completion_fn(buffer.completion_context, nbl, core.options.dispatch_mode)
         except Exception as error:
             core.violation("V-40", f"{type(error).__name__} out of completionFn: {error}", lane, error=error)
         finally:
             core.frame = outer
+        if core.times_callbacks:
+            core.check_budget("completionFn", began, lane, None)
         handle = buffer.handle
         handle.pending -= 1
         if handle.closing and not handle.pending:

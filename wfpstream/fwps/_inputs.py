@@ -169,6 +169,18 @@ class Inputs:
         stored += flow.pended_total
         self.core.stored += stored - flow.stored
         flow.stored = stored
+        if stored and flow.phase == LIVE and flow.doomed is None:
+            self._check_memory(flow)
+
+    def _check_memory(self, flow: Flow) -> None:
+        """IND-24: reading stopped long ago (at half), yet `per_flow` or `total` is reached: `on_limit`."""
+        limits = self.core.options.limits
+        if flow.stored < limits.per_flow and self.core.stored < limits.total:
+            return
+        lane = next((x for lanes in flow.lanes for x in lanes if x.pended_bytes), None)
+        self.waterfall.report_policy(flow, lane, "on_limit", self.core.options.policy.on_limit)
+        self.lifecycle.drain_or_drop(flow, lane)
+        self._settle(flow)
 
     def is_full(self, flow: Flow, direction: int) -> bool:
         """IND-24: stop at half a limit, resume at a quarter."""

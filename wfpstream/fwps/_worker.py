@@ -327,7 +327,6 @@ class WorkerHost:
         self.spawn_call = None
         self._ready: dict[Worker, None] = {}
         self._all: dict[Worker, None] = {}
-        self._unwanted: set[tuple[int, int, int]] = set()
         self._rank = 0
 
     # -- classify --------------------------------------------------------------------------------------
@@ -367,10 +366,10 @@ class WorkerHost:
     def _worker(self, callout: WorkingCallout, flow: Flow, direction: int) -> Worker | None:
         key = (id(callout), direction)
         worker = flow.workers.get(key)
-        if worker is not None or (flow.id, *key) in self._unwanted:
+        if worker is not None or key in flow.workers:
             return worker
         if not callout.wants(flow.id, direction == rules.RECEIVE):
-            self._unwanted.add((flow.id, *key))
+            flow.workers[key] = None
             return None
         worker = callout.make_worker(self, flow, direction)
         self._rank += 1
@@ -385,7 +384,9 @@ class WorkerHost:
         stage = flow.stage_of(callout.callout_id(flow.layer_id))
         clean = stage is None or not any(lane.pended_buffers or lane.fin_pended for lane in stage.lanes)
         return clean and all(
-            w._passing and not w._inbox for (owner, _), w in flow.workers.items() if owner == id(callout)
+            w._passing and not w._inbox
+            for (owner, _), w in flow.workers.items()
+            if owner == id(callout) and w is not None
         )
 
     # -- stepping --------------------------------------------------------------------------------------
@@ -510,7 +511,7 @@ class WorkerHost:
 
     def end_flow(self, flow: Flow) -> None:
         """The flow is over: each worker gets an abort item, once, and is closed when it does not end by itself."""
-        for worker in list(flow.workers.values()):
+        for worker in [worker for worker in flow.workers.values() if worker is not None]:
             self._ready.pop(worker, None)
             self._all.pop(worker, None)
             self._let_go(worker, list(worker._inbox))
@@ -523,7 +524,6 @@ class WorkerHost:
             worker._coroutine = None
             worker._release_taken()
         flow.workers.clear()
-        self._unwanted = {key for key in self._unwanted if key[0] != flow.id}
 
     def drain(self, callout: WorkingCallout) -> None:
         for worker in list(self._all):
