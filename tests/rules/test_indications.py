@@ -1,0 +1,463 @@
+"""Indications (IND-*): what a callout is shown, when, in which form; and when the engine stops reading.
+
+Owns the shape of FWPS_STREAM_DATA0 and of a classify call. What an answer does is tested elsewhere.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.scenarios.support import (
+    ALLOW,
+    DEF,
+    DROP,
+    NMD,
+    RECEIVE_FIN,
+    RECEIVE_PUSH,
+    SEND,
+    SEND_FIN,
+    Answer,
+    B,
+    Bench,
+    C,
+    Call,
+    P,
+    Script,
+    clone,
+    cuttings,
+    inj,
+)
+from tests.scenarios.support_api import allocate, chained
+from wfpstream.engine import EngineOptions
+from wfpstream.fwp import NtStatus
+from wfpstream.fwps import NetBufferList, StreamFlags
+from wfpstream.testing import MemoryDriver
+
+SUCCESS = NtStatus.STATUS_SUCCESS
+NOT_FOUND = NtStatus.STATUS_FWP_NOT_FOUND
+SENDS, RECEIVES = int(StreamFlags.SEND), int(StreamFlags.RECEIVE)
+
+
+class Lists(Script):
+    """A script that also notes, for each indication, the flags and the bytes of every list of its chain."""
+
+    def __init__(self, *answers: Answer, name: str = "A", then: Answer | None = None) -> None:
+        super().__init__(*answers, name=name, then=then)
+        self.flags_seen: list[int] = []
+        self.lists: list[list[bytes]] = []
+
+    def decide(self, call: Call) -> Answer:
+        self.flags_seen.append(call.flags)
+        nbl = call.packet.stream_data.net_buffer_list_chain
+        found: list[bytes] = []
+        while nbl is not None:
+            found.append(nbl.tobytes())
+            nbl = nbl.next
+        self.lists.append(found)
+        return super().decide(call)
+
+
+# --- form -----------------------------------------------------------------------------------------
+
+
+def test_ind_1_payload_only() -> None:
+    """IND-1: no IP or TCP header: the first indicated byte is the first payload byte, and retreat finds none."""
+    a = Lists()
+    with Bench(a) as bench:
+        bench.send(b"payload")
+        assert a.lists == [[b"payload"]]
+        assert bench.log == ["A(S7 'payload')"]
+        assert bench.to_remote == (b"payload", False)
+
+
+def test_ind_2_stream_data_locates_the_first_byte() -> None:
+    """IND-2: flags, dataOffset, dataLength, chain; netBufferOffset reserved, streamDataOffset 0."""
+    seen: list[bool] = []
+
+    def look(call: Call) -> None:
+        data = call.packet.stream_data
+        offset, chain = data.data_offset, data.net_buffer_list_chain
+        assert isinstance(chain, NetBufferList)
+        assert chain.first_net_buffer is not None
+        seen.extend(
+            (
+                data.flags == SENDS,
+                data.data_length == 5,
+                offset.net_buffer_list is chain,
+                offset.net_buffer is chain.first_net_buffer,
+                offset.mdl is not None,
+                offset.net_buffer_offset == 0,
+                offset.stream_data_offset == 0,
+            )
+        )
+        assert offset.mdl is not None
+        seen.append(bytes(offset.mdl.data[offset.mdl_offset : offset.mdl_offset + 5]) == b"hello")
+
+    with Bench(Script(P(0, look))) as bench:
+        bench.send(b"hello")
+        assert seen == [True] * 8
+        assert bench.to_remote == (b"hello", False)
+
+
+def test_ind_2_a_chain_of_several_lists() -> None:
+    """IND-2: merged data comes as a chain, one list per item, in order; dataLength is their sum."""
+    a = Lists(NMD(6))
+    with Bench(a) as bench:
+        bench.send(b"ab", b"cd", b"ef")
+        assert a.lists == [[b"ab"], [b"ab", b"cd", b"ef"]]
+        assert bench.log == ["A(S2 'ab')", "A(S6 'abcdef')"]
+        assert bench.to_remote == (b"abcdef", False)
+
+
+def test_ind_3_each_read_is_one_indication_with_one_list() -> None:
+    """IND-3: one read, one item, one indication at stage 1 with one NBL."""
+    a = Lists()
+    with Bench(a) as bench:
+        bench.receive(b"one", b"two", b"three")
+        assert a.lists == [[b"one"], [b"two"], [b"three"]]
+        assert bench.log == ["A(R3 'one')", "A(R3 'two')", "A(R5 'three')"]
+        assert bench.to_local == (b"onetwothree", False)
+
+
+def test_ind_4_exactly_one_direction_flag() -> None:
+    """IND-4: exactly one of SEND, RECEIVE: data, FIN, ABORT, urgent and injected indications."""
+    a, b = Script(P(0, inj(b"!"))), Lists(name="B")
+    with Bench(a, b) as bench:
+        bench.send(b"x")
+        bench.receive(b"y")
+        bench.flow.receive(b"u", urgent=True)
+        bench.send_fin()
+        bench.reset("remote")
+        assert len(b.flags_seen) >= 6
+        assert [bool(f & SENDS) + bool(f & RECEIVES) for f in b.flags_seen] == [1] * len(b.flags_seen)
+        assert bench.completions == ["cmp('!', SUCCESS)"]
+        assert bench.to_remote == (b"!x", True)
+        assert bytes(bench.flow.local.data) == b"yu"
+        assert bench.to_local[1] is False
+
+
+def test_ind_5_push_on_every_receive_data_indication_and_on_no_fin() -> None:
+    """IND-5: RECEIVE_PUSH on RECEIVE data, never on FIN or ABORT, never SEND_* on the other side."""
+    a = Lists()
+    with Bench(a) as bench:
+        bench.receive(b"x")
+        bench.send(b"y")
+        bench.receive_fin()
+        bench.reset("local")
+        assert a.flags_seen[:3] == [RECEIVE_PUSH, SEND, RECEIVE_FIN]
+        assert all(not f & int(StreamFlags.RECEIVE_PUSH) for f in a.flags_seen[1:])
+        assert bench.to_local == (b"x", True)
+        assert bench.to_remote == (b"y", False)
+
+
+@pytest.mark.parametrize(("nodelay", "flags"), [(False, 0x10000), (True, 0x50000)])
+def test_ind_6_nodelay_iff_the_local_leg_is_configured_so(nodelay: bool, flags: int) -> None:
+    """IND-6: SEND_NODELAY set iff the local leg is configured `nodelay`; RECEIVE is not concerned."""
+    a = Lists()
+    with MemoryDriver() as driver:
+        driver.add(a)
+        flow = driver.connect(nodelay=nodelay)
+        assert flow is not None
+        flow.send(b"x")
+        flow.receive(b"y")
+        assert a.flags_seen == [flags, RECEIVE_PUSH]
+
+
+def test_ind_8_entry_state() -> None:
+    """IND-8: action 0 for the first callout, then what the previous one left; all counts 0, streamAction NONE."""
+    entries: list[tuple[int, int, int, int, int, int]] = []
+
+    def look(call: Call) -> None:
+        packet = call.packet
+        entries.append(
+            (
+                call.out.action_type,
+                call.out.rights,
+                call.out.flags,
+                packet.count_bytes_required,
+                packet.count_bytes_enforced,
+                packet.stream_action,
+            )
+        )
+
+    permit, go_on = 0x1002, 0x2006
+    a = Script(P(0, look), C(0, look), C(0, look))
+    b = Script(*(P(0, look) for _ in range(3)), name="B")
+    with Bench(a, b) as bench:
+        bench.send(b"x")
+        bench.receive(b"y")
+        bench.send_fin()
+        none = (1, 0, 0, 0, 0)
+        assert entries == [
+            (0, *none),
+            (permit, *none),
+            (0, *none),
+            (go_on, *none),
+            (0, 1, 4, 0, 0, 0),
+            (go_on, 1, 4, 0, 0, 0),
+        ]
+        assert bench.to_remote == (b"x", True)
+        assert bench.to_local == (b"y", False)
+
+
+def test_ind_8_entry_state_of_a_remainder() -> None:
+    """IND-8: the remainder call begins afresh; nothing of the callout's own last answer is left."""
+    entries: list[tuple[int, int, int]] = []
+
+    def look(call: Call) -> None:
+        entries.append((call.out.action_type, call.packet.count_bytes_enforced, call.packet.stream_action))
+
+    with Bench(Script(P(1, look), B(1, look), NMD(9, look), P(0, look))) as bench:
+        bench.send(b"abcd", b"efghijk")
+        assert entries == [(0, 0, 0)] * 4
+        assert bench.to_remote == (b"acdefghijk", False)
+
+
+@pytest.mark.parametrize("pieces", cuttings(b"the quick brown fox jumps"))
+def test_ind_9_the_views_in_order_make_the_stream(pieces: list[bytes]) -> None:
+    """IND-9: stream order, no duplication; gaps only as missedBytes says, whatever the segments."""
+    text = b"the quick brown fox jumps"
+
+    class Remover(Script):
+        """Removes every 'o', partial decisions for the rest."""
+
+        def decide(self, call: Call) -> Answer:
+            at = call.data.find(b"o")
+            return P(0) if at < 0 else B(1) if at == 0 else C(at)
+
+    seen: list[tuple[int, bytes]] = []
+
+    class Viewer(Script):
+        def decide(self, call: Call) -> Answer:
+            seen.append((call.missed, call.data))
+            return C(0)
+
+    with Bench(Remover(), Viewer(name="B")) as bench:
+        bench.send(*pieces)
+        place = 0
+        for missed, data in seen:
+            assert text[place : place + missed] == b"o" * missed
+            place += missed
+            assert text[place : place + len(data)] == data
+            place += len(data)
+        assert place == len(text)
+        assert bench.to_remote == (b"the quick brwn fx jumps", False)
+
+
+def test_ind_12_no_empty_indication_without_fin_or_abort() -> None:
+    """IND-12: neither a zero-length injection (INJ-42) nor the removal of everything shows an empty item."""
+    a, b = Script(B(0), P(0)), Script(name="B")
+    with Bench(a, b) as bench:
+        bench.send(b"gone")
+        assert a.inject_bytes(SEND, b"") == SUCCESS
+        bench.settle()
+        assert bench.calls_of("B") == []
+        bench.send(b"x")
+        assert bench.calls_of("B") == ["B(S1 'x' m4)"]
+        assert bench.completions == ["cmp('', SUCCESS)"]
+        assert bench.to_remote == (b"x", False)
+
+
+# --- FIN and ABORT --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("inbound", [False, True])
+def test_ind_13_fin_is_an_indication_of_its_own(inbound: bool) -> None:
+    """IND-13: data of the same read comes before it without DISCONNECT; the FIN is empty with NO_MORE_DATA."""
+    a = Lists()
+    side, data_flags, fin_flags = ("R", RECEIVE_PUSH, RECEIVE_FIN) if inbound else ("S", SEND, SEND_FIN)
+    with Bench(a) as bench:
+        (bench.flow.receive if inbound else bench.flow.send)(b"ab", fin=True)
+        bench.settle()
+        assert bench.log == [f"A({side}2 'ab')", f"A({side} FIN +N)"]
+        assert a.flags_seen == [data_flags, fin_flags]
+        assert (bench.to_local if inbound else bench.to_remote) == (b"ab", True)
+
+
+def test_ind_13_fin_with_data() -> None:
+    """IND-13: `fin_with_data` puts DISCONNECT on the last data indication instead."""
+    a = Lists()
+    with Bench(a, options=EngineOptions(fin_with_data=True)) as bench:
+        bench.flow.send(b"ab", fin=True)
+        bench.settle()
+        assert bench.log == ["A(S2 FIN 'ab' +N)"]
+        assert a.flags_seen == [SEND_FIN]
+        assert bench.to_remote == (b"ab", True)
+
+
+@pytest.mark.parametrize("answer", [P(0), B(0), C(0), DROP(), ALLOW()])
+def test_ind_17_an_abort_indication_is_informational(answer: Answer) -> None:
+    """IND-17: every returned action is ignored, the reset propagates."""
+    a = Script(P(0), answer)
+    with Bench(a, context=3) as bench:
+        bench.send(b"x")
+        bench.reset("remote")
+        assert bench.log == ["A(S1 'x')", "A(R ABORT +N)", "flowDelete(A)"]
+        assert bench.resets == (True, True)
+        assert bench.flow.ended
+        assert bench.to_remote == (b"x", False)
+
+
+def test_ind_17_no_injection_from_the_abort_on() -> None:
+    """IND-17: none is accepted for the flow; from inside the ABORT's own classify it is V-37 as well."""
+    statuses: list[NtStatus] = []
+
+    def try_it(call: Call) -> None:
+        statuses.append(call.owner.inject_bytes(SEND, b"late"))
+        statuses.append(call.owner.inject_bytes(RECEIVE_PUSH, b"late"))
+
+    a = Script(P(0), P(0, try_it))
+    with Bench(a, violations=["V-37", "V-37"]) as bench:
+        bench.send(b"x")
+        bench.reset("remote")
+        assert statuses == [NOT_FOUND, NOT_FOUND]
+        assert a.inject_bytes(SEND, b"later") == NOT_FOUND
+        assert bench.to_remote == (b"x", False)
+        assert bench.to_local == (b"", False)
+
+
+@pytest.mark.parametrize("first", ["local", "remote"])
+def test_ind_19_data_flows_on_after_a_half_close(first: str) -> None:
+    """IND-19: data of one direction may still flow after FIN in the other."""
+    a = Script()
+    with Bench(a) as bench:
+        if first == "local":
+            bench.send_fin()
+            bench.receive(b"late", b"later")
+            bench.receive_fin()
+            assert bench.log == ["A(S FIN +N)", "A(R4 'late')", "A(R5 'later')", "A(R FIN +N)"]
+            assert bench.to_local == (b"latelater", True)
+            assert bench.to_remote == (b"", True)
+        else:
+            bench.receive_fin()
+            bench.send(b"late", b"later")
+            bench.send_fin()
+            assert bench.log == ["A(R FIN +N)", "A(S4 'late')", "A(S5 'later')", "A(S FIN +N)"]
+            assert bench.to_remote == (b"latelater", True)
+            assert bench.to_local == (b"", True)
+
+
+def test_ind_20_nothing_follows_the_fin_of_its_direction() -> None:
+    """IND-20: except what a higher stage injects before the FIN marker."""
+    a, b = Script(P(0, inj(b"trailer"))), Script(name="B")
+    with Bench(a, b) as bench:
+        bench.send_fin()
+        assert bench.calls == ["A(S FIN +N)", "B(S7 'trailer')", "B(S FIN +N)"]
+        assert a.inject_bytes(SEND, b"late") == NtStatus.STATUS_CONNECTION_DISCONNECTED
+        assert bench.completions == ["cmp('trailer', SUCCESS)"]
+        assert bench.to_remote == (b"trailer", True)
+
+
+def test_ind_21_one_indication_per_injection_with_its_chain() -> None:
+    """IND-21: flags are the injection's without DISCONNECT, the chain is the injected one, FIN follows apart."""
+    a, b = Script(B(0)), Lists(name="B")
+    with Bench(a, b) as bench:
+        bench.send_fin()  # pended, so that a DISCONNECT may be injected
+        chain = chained(allocate(a, b"ab"), allocate(a, b"cde"))
+        flags = SEND_FIN | int(StreamFlags.SEND_NODELAY)
+        assert a.inject_chain(flags, chain, 5, a.fwps.free_net_buffer_list) == SUCCESS
+        bench.settle()
+        assert bench.calls_of("B") == ["B(S5 'abcde')", "B(S FIN +N)"]
+        assert b.lists == [[b"ab", b"cde"], [b""]]
+        assert b.flags_seen == [SEND | int(StreamFlags.SEND_NODELAY), SEND_FIN]
+        assert bench.completions == ["cmp('ab', SUCCESS)", "cmp('cde', SUCCESS)"]
+        assert bench.to_remote == (b"abcde", True)
+
+
+def test_ind_22_the_data_is_lent_for_the_call_only() -> None:
+    """IND-22: what was shown is not valid after the return; tobytes() made inside is."""
+    kept: list[bytes] = []
+    views: list[memoryview] = []
+
+    def keep(call: Call) -> None:
+        kept.append(call.packet.stream_data.tobytes())
+        views.append(call.packet.stream_data.view())
+
+    with Bench(Script(P(0, keep))) as bench:
+        bench.send(b"secret")
+        assert kept == [b"secret"]
+        assert bytes(views[0]) != b"secret"
+        assert bench.to_remote == (b"secret", False)
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+def test_ind_23_a_slow_receiver_stops_the_reading_and_callouts_are_not_told() -> None:
+    """IND-23: the engine stops reading the incoming leg; the other direction goes on."""
+    options = EngineOptions()
+    options.limits.unsent = 100
+    a = Script()
+    with Bench(a, options=options) as bench:
+        bench.flow.remote.window = 0
+        for _ in range(10):
+            bench.send(b"0123456789")
+        assert bench.flow.pending_input(0) == 50  # half the limit is reached with 50 bytes
+        assert len(bench.log) == 5
+        bench.receive(b"x")
+        assert bench.to_local == (b"x", False)
+        bench.flow.remote.window = None
+        bench.settle()
+        assert bench.flow.pending_input(0) == 0
+        assert bench.log == ["A(S10 '0123456789')"] * 5 + ["A(R1 'x')"] + ["A(S10 '0123456789')"] * 5
+        assert bench.to_remote == (b"0123456789" * 10, False)
+
+
+def test_ind_24_stop_at_half_the_limit_resume_at_a_quarter() -> None:
+    """IND-24: hysteresis, with the waiting pended bytes as an example; never a loss."""
+    options = EngineOptions()
+    options.limits.pended = 40
+    a = Script(then=B(0, clone))
+    with Bench(a, options=options) as bench:
+        bench.send(*(b"0123456789" for _ in range(4)))
+        assert (bench.flow.ledger(0).read, bench.flow.pending_input(0)) == (20, 20)
+        assert a.inject_pended() == SUCCESS
+        bench.settle()
+        # 10 of 40 bytes are a quarter: two more were read.
+        assert bench.flow.ledger(0).read > 20
+        while a.pended:
+            assert a.inject_pended() == SUCCESS
+            bench.settle()
+        assert bench.flow.pending_input(0) == 0
+        assert len(bench.completions) == 4
+        assert bench.to_remote == (b"0123456789" * 4, False)
+        assert bench.driver.engine.counters["paused"] >= 1
+
+
+def test_ind_25_an_accepted_injection_moves_bytes_out_of_the_callouts_store() -> None:
+    """IND-25: from `pended` to `unsent`: reading goes on although nothing was completed."""
+    options = EngineOptions()
+    options.limits.pended = 40
+    a = Script(then=B(0, clone))
+    with Bench(a, options=options) as bench:
+        bench.flow.remote.window = 0
+        bench.send(b"0" * 30, b"1" * 30)
+        assert bench.flow.pending_input(0) == 30
+        assert a.inject_pended() == SUCCESS
+        bench.settle()
+        assert bench.flow.pending_input(0) == 0
+        assert bench.flow.ledger(0).unsent == 30
+        assert bench.completions == []
+        assert a.inject_pended() == SUCCESS
+        bench.flow.remote.window = None
+        bench.settle()
+        assert bench.completions == [f"cmp('{'0' * 30}', SUCCESS)", f"cmp('{'1' * 30}', SUCCESS)"]
+        assert bench.to_remote == (b"0" * 30 + b"1" * 30, False)
+
+
+@pytest.mark.parametrize("answer", [NMD(99), DEF()], ids=["need more data", "deferred"])
+def test_ind_25_every_stored_byte_is_in_one_store(answer: Answer) -> None:
+    """IND-25: all five bytes lie before the stage; what it was shown is held there, the rest queued."""
+    a = Script(answer)
+    with Bench(C1(), a) as bench:
+        bench.receive(b"abcde")
+        ledger = bench.flow.ledger(1)
+        assert (ledger.read, ledger.written, ledger.unsent) == (5, 0, 0)
+        assert (ledger.stages[1].held, ledger.stages[1].queued) == (3, 2)
+
+
+class C1(Script):
+    """Passes three bytes, then the rest, so that the stage below gets two items of one read."""
+
+    def __init__(self) -> None:
+        super().__init__(C(3), C(0), name="T")
