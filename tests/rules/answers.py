@@ -8,7 +8,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.rules.minimal import Classify, parts, permit
+from tests.rules.minimal import BLOCK, PERMIT, Classify, parts
+
+
+def permit(*call: Any) -> None:
+    """A callout that permits everything."""
+    call[-1].action_type = PERMIT
+
+
+def block(*call: Any) -> None:
+    """A callout that blocks everything and keeps nothing."""
+    call[-1].action_type = BLOCK
 
 
 def answering(action: int, enforced: int = 0, stream_action: int = 0, required: int = 0) -> Classify:

@@ -55,16 +55,6 @@ def parts(call: tuple[Any, ...]) -> tuple[Any, Any]:
     return call[2], call[-1]
 
 
-def permit(*call: Any) -> None:
-    """A callout that permits everything."""
-    call[-1].action_type = PERMIT
-
-
-def block(*call: Any) -> None:
-    """A callout that blocks everything and keeps nothing."""
-    call[-1].action_type = BLOCK
-
-
 class Plain(Callout):
     """A callout whose classify function is the test's own."""
 
@@ -133,6 +123,7 @@ class World:
         self.added = self.driver.add(self.callout)
         self.flow: FlowEnds = self.connect(**endpoint)
         self.kept: list[Any] = []
+        self.injected_at = ""
         self.completed: list[tuple[bytes, NtStatus]] = []
 
     def connect(self, **endpoint: Any) -> FlowEnds:
@@ -219,6 +210,7 @@ class World:
             "completion_fn": self.free_in_completion,
             "completion_context": 0,
         }
+        self.injected_at = here()
         return self.fwps.stream_inject_async(**(arguments | other))
 
     def inject_bytes(self, flags: int, data: bytes, **other: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.rules.answers import answering, once
+from tests.rules.answers import answering, once, permit
 from tests.rules.minimal import (
     ALLOW,
     BLOCK,
@@ -33,7 +33,6 @@ from tests.rules.minimal import (
     here,
     hints,
     parts,
-    permit,
     place,
     small_limit,
 )
@@ -264,9 +263,10 @@ def test_v_15_continue_with_other_flags() -> None:
         classify = once(answering(NONE, stream_action=DEFER))
         w = World(classify)
         w.receive(b"a")
+        where = here()
         assert w.fwps.stream_continue(w.flow.id, w.callout_id, STREAM, flags) == SUCCESS
         w.settle()
-        assert w.close() == ([("V-15", place(classify))] if caught else [])
+        assert w.close() == ([("V-15", where)] if caught else [])
 
 
 def out_of_band_then(answer: Classify) -> tuple[Classify, list[World]]:
