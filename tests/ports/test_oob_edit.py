@@ -42,7 +42,8 @@ def test_sc_51_edit_with_the_fin_pended() -> None:
 
 @pytest.mark.parametrize("late", [False, True])
 def test_sc_53_pended_fin_then_a_reset(late: bool) -> None:
-    with PortBench(violations=["V-23"] if late else []) as bench:
+    # Later than `verify.grace` the clone is a leak, and injecting it is no ordinary race any more (VRF-2, V-37).
+    with PortBench(violations=["V-23", "V-37"] if late else []) as bench:
         port = load_oob(bench)
         bench.connect()
         bench.send_fin()

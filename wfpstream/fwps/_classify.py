@@ -227,15 +227,7 @@ class Classifier:
         if not self.verifying or answer is None:
             return
         report = self.core.violation
-        if out.rights != 1:
-            report("V-1", "classifyOut.rights written at the stream layer", lane)
-        if out.flags & rules.ABSORB:
-            report("V-36", "ABSORB at a stream layer", lane)
-        if out.out_context or out.filter_id or out.reserved:
-            report("V-49", "reserved members of classifyOut written", lane)
-        place = packet.stream_data._offset
-        if place is not None and (place.net_buffer_offset or place.stream_data_offset):
-            report("V-49", "reserved members of dataOffset written", lane)
+        self._check_members(lane, out, packet)
         if lane.stage.is_inspection and frame.clones and out.action_type == rules.PLAIN_BLOCK:
             report("V-46", "an inspection callout clones and relies on BLOCK", lane)
         if packet.stream_action == rules.NONE:
@@ -252,6 +244,19 @@ class Classifier:
             report("V-11", "countBytesEnforced is ignored here", lane)
         if packet.count_bytes_required and packet.stream_action != rules.NEED_MORE_DATA:
             report("V-10", "countBytesRequired without NEED_MORE_DATA", lane)
+
+    def _check_members(self, lane: Lane, out: ClassifyOut, packet: StreamCalloutIoPacket) -> None:
+        """Members a callout must leave alone (V-1, V-36, V-49)."""
+        report = self.core.violation
+        if out.rights != 1:
+            report("V-1", "classifyOut.rights written at the stream layer", lane)
+        if out.flags & rules.ABSORB:
+            report("V-36", "ABSORB at a stream layer", lane)
+        if out.out_context or out.filter_id or out.reserved:
+            report("V-49", "reserved members of classifyOut written", lane)
+        place = packet.stream_data._offset
+        if place is not None and (place.net_buffer_offset or place.stream_data_offset):
+            report("V-49", "reserved members of dataOffset written", lane)
 
     def _check_hints(
         self, frame: Frame, lane: Lane, out: ClassifyOut, packet: StreamCalloutIoPacket, length: int

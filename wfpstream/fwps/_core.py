@@ -113,11 +113,14 @@ class Core:
         self.violations: dict[str, int] = {}
         self.counters: dict[str, int] = {}
         self.stored = 0
+        self.reset_at: dict[int, float] = {}  # flows that were reset, for as long as V-37 may want to know
+        self.short_of_memory: dict[int, Flow] = {}  # flows that stopped reading because of `total`
         # Set by the parts that do the work.
         self.pump: Callable[[Flow], None]
         self.complete: Callable[[InjectedBuffer], None]
         self.finish: Callable[[Flow], None]
         self.strict_fault: Callable[[Lane], None]
+        self.recount: Callable[[Flow], None]
         self.find_entry: Callable[[int], CalloutEntry | None]
 
     # -- identity and time -------------------------------------------------------------------------
@@ -321,9 +324,10 @@ class Core:
 
     def _place(self, lane: Lane | None, entry: CalloutEntry | None) -> dict[str, Any]:
         if lane is None:
+            told = entry is not None
             if entry is None and self.frame is not None:
                 entry = self.find_entry(self.frame.callout_id)
-            where = where_in_callout(entry.classify_code if entry is not None else None)
+            where = self._where(entry, told)
             name = entry.name if entry is not None else None
             return {"callout": name, "filter": None, "dir": None, "offset": None, "where": where}
         stage = lane.stage
@@ -332,8 +336,14 @@ class Core:
             "filter": stage.filter.filter_id,
             "dir": stage.flow.direction_name(lane.direction),
             "offset": stage.flow.offset_at(lane),
-            "where": where_in_callout(stage.entry.classify_code if stage.entry else None),
+            "where": self._where(stage.entry, False),
         }
+
+    def _where(self, entry: CalloutEntry | None, told: bool) -> str | None:
+        """The line that made a call, or, for an answer judged after its callback returned, the callback."""
+        code = entry.classify_code if entry is not None else None
+        judged_later = told or (self.running and self.frame is None)
+        return where_in_callout(code if judged_later else None) or where_in_callout(code)
 
     def refused(self, call: str, status: NtStatus, rule: str, flow: Flow | None = None) -> NtStatus:
         """VRF-6: a call that was not STATUS_SUCCESS is an event with the rule that decided it."""

@@ -408,6 +408,7 @@ class Flow:
         "offloaded",
         "ordinal",
         "out",
+        "over_taken",
         "paused",
         "pended_total",
         "pended_waiting",
@@ -458,6 +459,7 @@ class Flow:
         self.pended_waiting = [0, 0]
         self.pended_total = 0
         self.taken = [0, 0]
+        self.over_taken = [False, False]
         self.stored = 0
         self.activity = 0.0
         self.established_at = 0.0

@@ -273,7 +273,7 @@ class Injector:
         call.stage = self._stage_for(call)
         for rule, status, refuses in VALIDATION:
             if refuses(self, call):
-                return self._refuse(call, rule, status)
+                return self._refuse(call, rule, status, flow_id)
         self._lint(call)
         lane = call.lane
         buffers = self._place(call, lane)
@@ -299,22 +299,26 @@ class Injector:
                 return stage
         return call.flow.stage_of(call.callout_id)
 
-    def _refuse(self, call: InjectCall, rule: str, status: NtStatus) -> NtStatus:
+    def _refuse(self, call: InjectCall, rule: str, status: NtStatus, flow_id: int) -> NtStatus:
         for nbl in chain_of(call.nbl):
             if isinstance(nbl._record, BufferRecord):
                 nbl._record.refused = True
-        self._check_late(call, rule)
+        if rule == "INJ-30":
+            self._check_late(call, flow_id)
         if self.core.tracing:
             self._emit(call, call.flow, status, rule)
         return status
 
-    def _check_late(self, call: InjectCall, rule: str) -> None:
+    def _check_late(self, call: InjectCall, flow_id: int) -> None:
         """V-37: an injection in the ABORT's own classify, or long after the reset."""
         flow, frame = call.flow, self.core.frame
-        if flow is None or rule != "INJ-30" or flow.resetting_leg < 0:
+        reset_at = self.core.reset_at.get(flow_id)
+        if flow is not None and flow.resetting_leg >= 0:
+            reset_at = flow.reset_at
+        if reset_at is None:
             return
         own = frame is not None and frame.abort and frame.flow is flow
-        if own or self.core.clock() - flow.reset_at > self.core.options.verify.grace:
+        if own or self.core.clock() - reset_at > self.core.options.verify.grace:
             lane = frame.lane if frame is not None else None
             self.core.violation("V-37", "injection into a flow that was reset", lane, flow)
 

@@ -28,6 +28,7 @@ class Inputs:
         self.core = core
         self.waterfall = waterfall
         self.lifecycle = lifecycle
+        core.recount = self.recount
 
     def received(self, flow: Flow, direction: int, view: memoryview, urgent: bool, fin: bool) -> None:
         if flow.phase != LIVE or flow.doomed is not None or flow.input_ended[direction]:
@@ -85,6 +86,8 @@ class Inputs:
 
     def sent(self, flow: Flow, direction: int, count: int) -> None:
         flow.out[direction].sent(count, self.waterfall.gone)
+        if flow.stored:
+            self.recount(flow)
         if flow.phase == LIVE:
             if self.core.due or flow.input_ended[direction]:
                 self._settle(flow)
@@ -135,6 +138,8 @@ class Inputs:
             self._settle(flow)
         for direction in (0, 1):
             self.lifecycle._give_up(flow, direction)
+        self.recount(flow)
+        self.core.short_of_memory.pop(flow.id, None)
         if flow.phase == ENDED:
             self.lifecycle.report_deleted(flow)
         self.core.deliver_events()
@@ -156,21 +161,32 @@ class Inputs:
 
     def settle_output(self, flow: Flow) -> None:
         """Copy whatever still lies in the driver's buffer, and count what is kept (IND-25)."""
-        stored = 0
         for direction in (0, 1):
             output = flow.out[direction]
             if output.length:
                 output.keep()
-                stored += output.length
             for lane in flow.lanes[direction]:
                 if lane.queue or lane.outbox:
                     lane.keep()
-                    stored += lane.bytes
-        stored += flow.pended_total
-        self.core.stored += stored - flow.stored
-        flow.stored = stored
-        if stored and flow.phase == LIVE and flow.doomed is None:
+        self.recount(flow)
+        if flow.stored and flow.phase == LIVE and flow.doomed is None:
             self._check_memory(flow)
+
+    def recount(self, flow: Flow) -> None:
+        """IND-25: the sum of a flow's stores; flows that wait for room hear of it."""
+        stored = flow.pended_total
+        for direction in (0, 1):
+            stored += flow.out[direction].length
+            for lane in flow.lanes[direction]:
+                stored += lane.bytes
+        core = self.core
+        core.stored += stored - flow.stored
+        flow.stored = stored
+        if core.short_of_memory and core.stored * 4 <= core.options.limits.total:
+            for waiting in core.short_of_memory.values():
+                core.touch(waiting)
+            core.short_of_memory.clear()
+            core.request_turn()
 
     def _check_memory(self, flow: Flow) -> None:
         """IND-24: reading stopped long ago (at half), yet `per_flow` or `total` is reached: `on_limit`."""
@@ -191,21 +207,26 @@ class Inputs:
             (flow.pended_waiting[direction], limits.pended),
         )
         was = flow.paused[direction]
+        self.recount(flow)
         if was:
             now = any(level * 4 > limit for level, limit in levels)
         else:
             now = any(level * 2 >= limit for level, limit in levels)
-        now = now or self._over_memory(flow) or flow.marked
+        now = self._over_memory(flow, was) or now or flow.marked
         if now != was:
             flow.paused[direction] = now
             self._paused(flow, direction, now)
         return now
 
-    def _over_memory(self, flow: Flow) -> bool:
-        limits = self.core.options.limits
-        return flow.stored * 2 >= limits.per_flow or (
-            self.core.stored * 2 >= limits.total and flow.stored > 0
-        )
+    def _over_memory(self, flow: Flow, was: bool) -> bool:
+        """`per_flow` and `total`: stop at half, resume at a quarter."""
+        limits, share = self.core.options.limits, 4 if was else 2
+        if flow.stored * share >= limits.per_flow:
+            return True
+        if flow.stored and self.core.stored * share >= limits.total:
+            self.core.short_of_memory[flow.id] = flow
+            return True
+        return False
 
     def _paused(self, flow: Flow, direction: int, now: bool) -> None:
         if now:

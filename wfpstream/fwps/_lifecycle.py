@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ._ownership import Ownership
     from ._waterfall import Waterfall
 
+REMEMBERED_RESETS = 1000
 STREAM_METADATA = int(
     MetadataField.FLOW_HANDLE | MetadataField.SYSTEM_FLAGS | MetadataField.COMPARTMENT_ID
 )  # MET-1
@@ -194,7 +195,8 @@ class Lifecycle:
         """IND-24: bytes a worker took never stop the reading, so their limit is a policy's."""
         limit = self.core.options.limits.taken
         for direction in (0, 1):
-            if flow.taken[direction] <= limit:
+            told, flow.over_taken[direction] = flow.over_taken[direction], flow.taken[direction] > limit
+            if told or not flow.over_taken[direction]:
                 continue
             lane = next((x for x in flow.lanes[direction] if x.pended_bytes), None)
             self.waterfall.report_policy(flow, lane, "on_limit", self.core.options.policy.on_limit)
@@ -285,11 +287,20 @@ class Lifecycle:
         self.core.flows.pop(flow.id, None)
         self.core.touch(flow)
         verify = self.core.options.verify
+        if verify.level != "off" and flow.resetting_leg >= 0:
+            self._remember_reset(flow)
         if verify.level != "off" and any(r.flow_id == flow.id for r in self.ownership.live):
             due = self.core.clock() + verify.grace
             self.core.at(due, lambda: self._leaks(flow.id))
         if flow.gone_reported:
             self.report_deleted(flow)
+
+    def _remember_reset(self, flow: Flow) -> None:
+        """V-37 is about injections long after a reset, when the flow itself is forgotten."""
+        known = self.core.reset_at
+        if len(known) >= REMEMBERED_RESETS:
+            known.pop(next(iter(known)))
+        known[flow.id] = flow.reset_at
 
     def _leaks(self, flow_id: int) -> None:
         self.ownership.report_leaks(flow_id=flow_id)

@@ -18,11 +18,12 @@ class Mdl:
         data: the bytes; shared, never copied here.
     """
 
-    __slots__ = ("data", "next")
+    __slots__ = ("data", "next", "retreated")
 
     def __init__(self, data: bytes | bytearray | memoryview, next: Mdl | None = None) -> None:
         self.data = memoryview(data)
         self.next = next
+        self.retreated = False  # made by a retreat; an advance past it frees it
 
     @property
     def byte_count(self) -> int:
@@ -173,6 +174,7 @@ def ndis_retreat_net_buffer_data_start(
             return NtStatus.STATUS_INSUFFICIENT_RESOURCES
         room = bytes(missing + data_back_fill)
         net_buffer.mdl_chain = Mdl(room, net_buffer.mdl_chain)
+        net_buffer.mdl_chain.retreated = True
         net_buffer.data_offset += len(room)
     net_buffer.data_offset -= data_offset_delta
     net_buffer.data_length += data_offset_delta
@@ -180,7 +182,14 @@ def ndis_retreat_net_buffer_data_start(
 
 
 def ndis_advance_net_buffer_data_start(net_buffer: NetBuffer, data_offset_delta: int) -> None:
-    """NdisAdvanceNetBufferDataStart: move the data start forward by `data_offset_delta` bytes."""
+    """NdisAdvanceNetBufferDataStart: move the data start forward by `data_offset_delta` bytes.
+
+    An MDL that a retreat had put in front goes when the data starts behind it.
+    """
     delta = min(data_offset_delta, net_buffer.data_length)
     net_buffer.data_offset += delta
     net_buffer.data_length -= delta
+    first = net_buffer.mdl_chain
+    while first is not None and first.retreated and net_buffer.data_offset >= len(first.data):
+        net_buffer.data_offset -= len(first.data)
+        net_buffer.mdl_chain = first = first.next

@@ -84,7 +84,7 @@ class Ownership:
         """CLN-1..CLN-4."""
         if flags:
             return NtStatus.STATUS_INVALID_PARAMETER, None  # CLN-3
-        if not self._is_valid(data):
+        if not self.is_valid(data):
             self.core.violation("V-27", "stream data cloned after the classify without a reference")
             return NtStatus.STATUS_INVALID_PARAMETER, None
         first: NetBufferList | None = None
@@ -262,6 +262,8 @@ class Ownership:
             self._woke(flow)
 
     def _woke(self, flow: Any) -> None:
+        if self.core.short_of_memory:
+            self.core.recount(flow)
         if flow.paused[0] or flow.paused[1]:
             self.core.touch(flow)
             self.core.request_turn()
@@ -300,7 +302,7 @@ class Ownership:
                 while mdl is not None:  # the driver reuses its buffer: keep the bytes (REF-1)
                     mdl.data = memoryview(bytes(mdl.data))
                     mdl = mdl.next
-            elif self.verifying and net_buffer.data_offset:
+            elif self.verifying and (net_buffer.data_offset, net_buffer.data_length) != (0, record.length):
                 lane: Any = record.lane
                 self.core.violation("V-29", "indicated list given back with its data start moved", lane)
 
@@ -335,6 +337,9 @@ class Ownership:
             flow = record.lane.stage.flow
             flow.pended_waiting[record.lane.direction] -= record.length
             flow.taken[record.lane.direction] += record.length
+            if flow.taken[record.lane.direction] > self.core.options.limits.taken:
+                self.core.mark(flow)  # IND-24: the policy does not wait for more input
+                self.core.request_turn()
             flow.activity = self.core.clock()
             self._woke(flow)
 
@@ -389,7 +394,7 @@ class Ownership:
                 return PacketInjectionState.PREVIOUSLY_INJECTED_BY_SELF, context
         return PacketInjectionState.INJECTED_BY_OTHER, None
 
-    def _is_valid(self, data: StreamData) -> bool:
+    def is_valid(self, data: StreamData) -> bool:
         """CLN-2."""
         if data.segments() is not None:
             return True

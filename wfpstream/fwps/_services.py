@@ -487,6 +487,8 @@ class RunTime(ConnectionServices):
         self, stream_data: StreamData, buffer: bytearray | memoryview, bytes_to_copy: int
     ) -> int:
         """FwpsCopyStreamDataToBuffer0: returns bytesCopied (CPY-1, CPY-2)."""
+        if not self.ownership.is_valid(stream_data):
+            self.core.violation("V-27", "stream data copied after the classify without a reference")
         return stream_data.copy_to(buffer, bytes_to_copy)
 
     def reference_net_buffer_list(

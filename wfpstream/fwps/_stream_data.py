@@ -159,7 +159,7 @@ class StreamData:
         last: NetBufferList | None = None
         for view, provenance in segments or [(memoryview(b""), ())]:
             nbl = list_over(view, self.mdls)
-            nbl._record = IndicatedRecord(self.lane, provenance)
+            nbl._record = IndicatedRecord(self.lane, provenance, len(view))
             if last is None:
                 first = nbl
             else:
@@ -215,9 +215,10 @@ class StreamData:
 class IndicatedRecord:
     """What the engine remembers of a list it indicated: its lane, its provenance, its references."""
 
-    __slots__ = ("lane", "provenance", "reference", "references", "valid")
+    __slots__ = ("lane", "length", "provenance", "reference", "references", "valid")
 
-    def __init__(self, lane: object, provenance: object) -> None:
+    def __init__(self, lane: object, provenance: object, length: int = 0) -> None:
+        self.length = length
         self.lane = lane
         self.provenance = provenance
         self.references = 0

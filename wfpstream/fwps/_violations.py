@@ -102,15 +102,15 @@ _PACKAGE = __name__.rpartition(".")[0].rpartition(".")[0]
 
 
 def where_in_callout(code: CodeType | None) -> str | None:
-    """file:line of the innermost frame outside this package, else of the callout's classify function."""
+    """file:line of `code`, else of the innermost frame outside this package."""
+    if code is not None:
+        return f"{code.co_filename}:{code.co_firstlineno}"
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         module = frame.f_globals.get("__name__", "")
         if module.startswith(_PACKAGE + ".callouts.") or not module.startswith(_PACKAGE + "."):
             break
         frame = frame.f_back
-    if code is not None and (frame is None or frame.f_code.co_filename != code.co_filename):
-        return f"{code.co_filename}:{code.co_firstlineno}"
     return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else None
 
 
