@@ -172,6 +172,10 @@ class World:
     def to_local(self) -> bytes:
         return bytes(self.flow.local.data)
 
+    def fins(self) -> tuple[bool, bool]:
+        """Whether a FIN arrived at the remote and at the local end."""
+        return self.flow.remote.fin, self.flow.local.fin
+
     # -- what a callout or its worker does -------------------------------------------------------------
 
     def keep_clone(self, packet: Any) -> None:
@@ -195,7 +199,9 @@ class World:
         assert isinstance(nbl, NetBufferList)
         return nbl
 
-    def inject(self, flags: int, chain: NetBufferList | None, length: int | None = None, **other: Any) -> Any:
+    def inject(
+        self, stream_flags: int, chain: NetBufferList | None, length: int | None = None, **other: Any
+    ) -> Any:
         """The bare call with this callout's own arguments, unless `other` names one."""
         arguments: dict[str, Any] = {
             "injection_handle": self.callout.injection_handle,
@@ -204,7 +210,7 @@ class World:
             "flow_id": self.flow.id,
             "callout_id": self.callout_id,
             "layer_id": STREAM,
-            "stream_flags": flags,
+            "stream_flags": stream_flags,
             "net_buffer_list": chain,
             "data_length": _bytes_in(chain) if length is None else length,
             "completion_fn": self.free_in_completion,
@@ -213,10 +219,10 @@ class World:
         self.injected_at = here()
         return self.fwps.stream_inject_async(**(arguments | other))
 
-    def inject_bytes(self, flags: int, data: bytes, **other: Any) -> Any:
+    def inject_bytes(self, stream_flags: int, data: bytes, **other: Any) -> Any:
         """Inject an allocated list; freed at once when refused."""
         nbl = self.list_of(data)
-        status = self.inject(flags, nbl, **other)
+        status = self.inject(stream_flags, nbl, **other)
         if status != SUCCESS:
             self.fwps.free_net_buffer_list(nbl)
         return status
