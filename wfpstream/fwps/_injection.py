@@ -150,6 +150,7 @@ VALIDATION: tuple[Row, ...] = (
         NtStatus.STATUS_FWP_INVALID_PARAMETER,
         lambda i, c: bool(c.stream_flags & ~DEFINED_STREAM_FLAGS or c.stream_flags & _ABORTS),
     ),
+    ("INJ-32", NtStatus.STATUS_FWP_INVALID_PARAMETER, lambda i, c: not c.stream_flags & (_SEND | _RECEIVE)),
     (
         "INJ-33",
         NtStatus.STATUS_FWP_INVALID_PARAMETER,
@@ -160,7 +161,6 @@ VALIDATION: tuple[Row, ...] = (
         NtStatus.STATUS_FWP_INVALID_PARAMETER,
         lambda i, c: bool(c.stream_flags & StreamFlags.SEND_DISCONNECT) and not c.stream_flags & _SEND,
     ),
-    ("INJ-32", NtStatus.STATUS_FWP_INVALID_PARAMETER, lambda i, c: not c.stream_flags & (_SEND | _RECEIVE)),
     ("INJ-35", NtStatus.STATUS_FWP_INVALID_PARAMETER, lambda i, c: _both_families(c.stream_flags)),
     (
         "INJ-36",
