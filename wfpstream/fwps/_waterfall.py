@@ -488,6 +488,9 @@ class Waterfall:
         while index < len(lanes):
             lane = lanes[index]
             kind = lane.stage.kind
+            owner = run.owner
+            if owner is not None and owner.lane.stage.entry is lane.stage.entry and run.target <= index:
+                run.target = index + 1  # INJ-2: never shown to the callout that injected it
             if lane.queue or (kind == rules.CALL and run.target <= index):
                 lane.append(run)
                 if flow is self._flow and direction == self._direction and index > self._touched:
