@@ -395,7 +395,7 @@ async def test_a_half_closed_flow_has_its_time() -> None:
 @bounded
 async def test_both_legs_read_to_their_end_have_a_time_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """OBJ-14: a FIN is pended for ever."""
-    monkeypatch.setattr("wfpstream.transport._flow_driver.BOTH_READ_LIMIT", 0.05)
+    monkeypatch.setattr("wfpstream.transport._hub.BOTH_READ_LIMIT", 0.05)
 
     class PendsFin(Probe):
         def classify_fn(self, *args: object) -> None:

@@ -1,7 +1,8 @@
 """One flow over two sides: the cycle of input, write, settle; when it is over, and how the legs are left.
 
-Owns a flow from its establishment to `flow.gone`, its timeouts (OBJ-14, idle) and the order of its end
-(IND-18, DRP-2). It must not know how bytes get in and out of a leg (`_sides`), nor listeners and connecting.
+Owns a flow from its establishment to `flow.gone`, its idle time and the order of its end (IND-18, DRP-2); how
+long a half-closed flow may live is the engine's (OBJ-14). It must not know how bytes get in and out of a leg
+(`_sides`), nor listeners and connecting.
 """
 
 from __future__ import annotations
@@ -24,8 +25,6 @@ __all__ = ["FlowDriver", "no_limit_if_off"]
 
 # A completion may inject, which is written and completes: after so many rounds others get their turn.
 ROUNDS = 8
-# OBJ-14: both legs were read to their end and `timeouts.half_closed` is off.
-BOTH_READ_LIMIT = 120.0
 
 
 class FlowDriver:
@@ -50,12 +49,9 @@ class FlowDriver:
         self._scope = trio.CancelScope()
         timeouts = self.engine.options.timeouts
         self._idle = timeouts.idle
-        self._half_closed = timeouts.half_closed
         self._reset_flush = no_limit_if_off(timeouts.reset_flush)
         self._timed = bool(self._idle)
         self._moved_at = 0.0
-        self._fin_at: float | None = None
-        self._both_read_at: float | None = None
 
     async def run(self) -> None:
         """Relay until the flow is over; then both legs are closed and `flow.gone` was called.
@@ -180,19 +176,10 @@ class FlowDriver:
         if self._timed:
             self._moved_at = trio.current_time()
 
-    def fin_was_sent(self) -> None:
-        """OBJ-14: the time of a half-closed flow counts from the first relayed FIN."""
-        if self._fin_at is None:
-            self._fin_at = trio.current_time()
-            self._rearm()
-
     def fin_was_read(self, side: Side) -> None:
-        """OBJ-14: with both legs read to their end, a pended FIN is all that keeps the flow."""
+        """A stream that cannot half-close has closed for good."""
         if not side.capabilities.half_close:
             self.sides[side.out].full_close_seen()
-        if self.sides[0].read_ended and self.sides[1].read_ended:
-            self._both_read_at = trio.current_time()
-            self._rearm()
 
     def _rearm(self) -> None:
         self._scope.deadline = self._deadline()
@@ -200,13 +187,7 @@ class FlowDriver:
     def _deadline(self) -> float:
         if self.flow.abort == ABORT_FLUSH:
             return self._moved_at + self._reset_flush
-        deadline = self._moved_at + self._idle if self._idle else math.inf
-        if self._half_closed:
-            if self._fin_at is not None:
-                deadline = min(deadline, self._fin_at + self._half_closed)
-        elif self._both_read_at is not None:
-            deadline = min(deadline, self._both_read_at + BOTH_READ_LIMIT)
-        return deadline
+        return self._moved_at + self._idle if self._idle else math.inf
 
     async def _until_over(self) -> None:
         while not self.over:

@@ -42,6 +42,9 @@ class Served(Protocol):
 
 _hubs: dict[int, Hub] = {}
 
+# OBJ-14: a flow whose legs were both read to their end lives on only for a FIN that is pended.
+BOTH_READ_LIMIT = 120.0
+
 
 class Hub:
     """One per engine: `async with` is not needed, `open` and `close` count its users.
@@ -67,6 +70,8 @@ class Hub:
         hub = _hubs.get(id(engine))
         if hub is None:
             hub = _hubs[id(engine)] = cls(engine)
+            timeouts = engine.options.timeouts
+            timeouts.both_read = timeouts.both_read or BOTH_READ_LIMIT
             engine.on_pending = hub.poke
             engine.run_soon = trio.lowlevel.current_trio_token().run_sync_soon
             engine.spawn_call = hub._spawn_call

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import trio
 
@@ -21,7 +21,7 @@ from ._sockets import discard_input, drain_then_close, is_reset, receive, reset_
 if TYPE_CHECKING:
     from wfpstream.engine import Flow
 
-    from ._flow_driver import FlowDriver
+    from ._hub import Hub
     from ._sockets import Watched
 
 __all__ = ["Capabilities", "Side", "SocketSide", "StreamSide"]
@@ -34,6 +34,19 @@ MOST_VIEWS = 256
 # What one `send_all` gets: all that is copied at a time for a stream that is no socket.
 PIECE = 64 * 1024
 _LINGER_RESET = struct.pack("ii", 1, 0)
+
+
+class DriverOfSides(Protocol):
+    """What a side needs of the flow driver above it."""
+
+    hub: Hub
+    flow: Flow
+
+    def start(self, task: Callable[[], Awaitable[None]]) -> None: ...
+    def serve(self) -> None: ...
+    def serve_safely(self) -> None: ...
+    def touch(self) -> None: ...
+    def fin_was_read(self, side: Side) -> None: ...
 
 
 class Capabilities(NamedTuple):
@@ -72,7 +85,7 @@ class Side:
         self.parked = False
         self._lot = trio.lowlevel.ParkingLot()
 
-    def attach(self, driver: FlowDriver, index: int, reset_reason: str) -> None:
+    def attach(self, driver: DriverOfSides, index: int, reset_reason: str) -> None:
         """Take part in `driver`'s flow as its leg `index`."""
         self.driver = driver
         self.flow: Flow = driver.flow
@@ -263,7 +276,6 @@ class SocketSide(Side):
             self._watched.fin_sent = True
         self.sock.shutdown(socket.SHUT_WR)
         self.fin_sent = True
-        self.driver.fin_was_sent()
         self.flow.fin_sent(self.out)
         self._unwatch_if_done()
 
@@ -424,7 +436,6 @@ class StreamSide(Side):
 
     def _fin_was_sent(self) -> None:
         self.fin_sent = True
-        self.driver.fin_was_sent()
         self.flow.fin_sent(self.out)
 
     async def _park_writer(self) -> None:
