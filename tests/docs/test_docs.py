@@ -21,7 +21,7 @@ from docs._generate import DOCS, PAGES
 from docs._generate.names import find_faults, read_groups
 from wfpstream.cli import _proxy as cli_proxy
 from wfpstream.cli import main
-from wfpstream.cli._run import RunPlan
+from wfpstream.cli._plan import RunPlan
 from wfpstream.config import build_engine, load_config, parse_config
 
 ROOT = DOCS.parent
