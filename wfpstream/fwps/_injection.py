@@ -194,7 +194,7 @@ class Injector:
         """IHC-1."""
         if not self.core.started:
             return NtStatus.STATUS_FWP_TCPIP_NOT_READY, 0
-        if flags & ~_INJECTION_TYPES or address_family not in (0, 2, 23):
+        if flags & ~_INJECTION_TYPES:  # the address family is ignored for stream
             return NtStatus.STATUS_INVALID_PARAMETER, 0
         handle = InjectionHandle(self.next_handle(), address_family, flags)
         self.handles[handle.handle_id] = handle
