@@ -148,9 +148,7 @@ def cut_off(rest: list[Unit], last: Unit) -> None:
         unit.piece = piece if unit.piece is old_piece else unit.piece
 
 
-def alike(
-    units: list[Unit], key: Callable[[Unit], object] = lambda u: (id(u.arrival), u.kind, u.seen)
-) -> list[list[Unit]]:
+def alike(units: list[Unit], key: Callable[[Unit], object]) -> list[list[Unit]]:
     """Neighbours of equal `key`; a hole belongs to whatever lies before it."""
     groups: list[list[Unit]] = []
     last: object = None

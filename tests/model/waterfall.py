@@ -189,14 +189,13 @@ class Waterfall(Deeds):
         lane.mode, lane.remainder, lane.limited = IDLE, 0, False
         queue, lane.queue = lane.queue, []
         items: list[list[Unit]] = []
-        for units in alike(queue):
+        for units in alike(queue, lambda u: (id(u.arrival), u.kind)):
+            seen = [] if lane.closed else [u for u in units if u.seen and u.kind == "byte"]
             for unit in units:
                 unit.skip = stage.script.sublayer if stage.allowed else unit.skip
-            if units[0].seen and units[0].kind == "byte" and not lane.closed:
-                lane.permitted += sum(u.kind == "byte" for u in units)
-                items.append(units)
-            else:
-                items.append(self._pass(stage, lane, units))
+            lane.permitted += len(seen)
+            left = self._pass(stage, lane, [u for u in units if u not in seen])
+            items.append([u for u in units if u in seen or u in left])
         for units in items:
             self._send_on(direction, place + 1, units)
 
