@@ -106,13 +106,11 @@ def test_a_usage_error_stays_2() -> None:
 
 WAITS = (
     "import signal, sys\n"
-    "def caught(number, frame):\n"
-    "    print('caught', number, flush=True)\n"
-    "    sys.exit(7)\n"
-    "for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):\n"
-    "    signal.signal(number, caught)\n"
+    "numbers = {signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1}\n"
+    "signal.pthread_sigmask(signal.SIG_BLOCK, numbers)\n"  # none can come between two lines and be missed
     "print('waiting', flush=True)\n"
-    "signal.pause()\n"
+    "print('caught', int(signal.sigwait(numbers)), flush=True)\n"
+    "sys.exit(7)\n"
 )
 
 

@@ -108,10 +108,14 @@ def stdout_failed(error: OSError) -> None:
     Raises:
         JobError: it was not that.
     """
-    try:
-        # The interpreter flushes what is left once more at exit; it must find somewhere to flush to.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (OSError, ValueError):
-        pass
+    give_up_stdout()
     if not isinstance(error, BrokenPipeError):
         raise JobError(f"cannot write to stdout: {(error.strerror or str(error)).lower()}") from error
+
+
+def give_up_stdout() -> None:
+    """Nothing more can be written there; the interpreter's own flush at exit must find somewhere to flush to."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):
+        return

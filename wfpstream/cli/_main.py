@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from wfpstream import __version__
-from wfpstream.cli._base import DONE, FAILED, INTERRUPTED, InputError, JobError, note, report
+from wfpstream.cli._base import DONE, FAILED, INTERRUPTED, InputError, JobError, give_up_stdout, note, report
 from wfpstream.cli._callouts import callouts
 from wfpstream.cli._check import check
 from wfpstream.cli._demo import demo
@@ -70,9 +70,18 @@ def _failed(error: Exception) -> int:
     if kind is not None and isinstance(error, kind):
         return report(InputError(kind.lines(error)))
     if isinstance(error, OSError):
+        _let_stdout_go()
         where = f": {error.filename}" if error.filename else ""
         return report(JobError(f"{(error.strerror or str(error)).lower()}{where}"))
     return _defect(error)
+
+
+def _let_stdout_go() -> None:
+    """What click itself could not print is not tried once more at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        give_up_stdout()
 
 
 def _defect(error: Exception) -> int:
