@@ -26,6 +26,11 @@ class Bridge:
         """The calling thread is the engine's from now on."""
         self._thread = threading.get_ident()
 
+    def soon(self, fn: Callable[[], None]) -> None:
+        """Run `fn` on the engine's thread, without waiting for it."""
+        if self.run_soon is not None:
+            self.run_soon(fn)
+
     def call(self, fn: Callable[..., T], args: tuple[Any, ...], follow: Follow[T] | None = None) -> T:
         """Run `fn(*args)` on the engine's thread and return its result.
 

@@ -6,6 +6,7 @@ Owns wiring and the turn. It must not know which driver runs it; it imports no e
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID, uuid5
 
@@ -25,6 +26,7 @@ from wfpstream.fwpm import Callout as CalloutObject
 from wfpstream.fwps import Attempt, Callout, Endpoints, EngineOptions, Flow, LayerId, RunTime
 
 from ._bridge import Bridge
+from ._overlap import Overlaps, call_of
 
 T = TypeVar("T")
 
@@ -68,6 +70,7 @@ class FilterEngine:
         self.management = Management(self.fwps)
         self._core = self.fwps.core
         self._bridge = Bridge()
+        self._overlaps = Overlaps()
         self._session: Session | None = None
         self._next_weight = FIRST_SUB_LAYER_WEIGHT
         self._names: dict[str, int] = {}
@@ -111,7 +114,14 @@ class FilterEngine:
         Calls that answer STATUS_PENDING on the engine's thread (`injection_handle_destroy`, `transaction_begin`)
         are waited for to their end here.
         """
-        answer: T = self._bridge.call(fn, args, self._waiting_form(fn, args))
+        of_run_time = getattr(fn, "__self__", None) is self.fwps
+        call = call_of(getattr(fn, "__name__", ""), args) if of_run_time else None
+        for rule, text in self._overlaps.enter(call):
+            self._bridge.soon(partial(self._core.violation, rule, text))
+        try:
+            answer: T = self._bridge.call(fn, args, self._waiting_form(fn, args))
+        finally:
+            self._overlaps.leave(call)
         return answer
 
     def _waiting_form(self, fn: Any, args: tuple[Any, ...]) -> Any:

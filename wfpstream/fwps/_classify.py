@@ -69,6 +69,7 @@ class Classifier:
         verify = core.options.verify
         self.verifying = verify.level != "off"
         self.clocked = not verify.virtual_time and (self.verifying or core.options.timeouts.turn > 0)
+        self._injected = False  # the classify whose answer is being applied injected something
         self.after_classify: Any = None  # set by the contexts' part: pending removals (CTX-11)
 
     def classify(
@@ -106,6 +107,7 @@ class Classifier:
         frame.abort = kind == ABORT
         frame.fin = kind == FIN or bool(flags & rules.DISCONNECT_FLAG[lane.direction])
         result = self._call(frame, stage, packet, out)
+        self._injected = frame.injected
         self._check(frame, lane, kind, length, out_flags, out, packet, answer if result is not None else None)
         self.ownership.after_classify(frame, data, blocked=self._is_block(lane, kind, out, packet, result))
         if poison is not None:
@@ -199,6 +201,7 @@ class Classifier:
         if effect == rules.BLOCK:
             if kind != FIN:
                 lane.last_blocked = True
+                lane.uncompensated = not (self._injected or lane.pended_buffers)
             return
         pended = lane.pended_buffers > 0 or lane.fin_pended
         if kind == URGENT:

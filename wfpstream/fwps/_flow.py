@@ -120,6 +120,7 @@ class Lane:
         "remainder",
         "required",
         "stage",
+        "uncompensated",
         "unseen_discarded_i",
         "unseen_discarded_o",
         "urgent_queued",
@@ -154,6 +155,7 @@ class Lane:
         self.classified = False
         self.last_blocked: bool | None = None
         self.oob_ever = False
+        self.uncompensated = False  # blocked, nothing kept and nothing injected since (V-20)
         self.newest_injected = 0  # serial of the newest clone that came back (V-53)
         self.pended_buffers = 0
         self.pended_bytes = 0

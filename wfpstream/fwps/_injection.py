@@ -352,6 +352,7 @@ class Injector:
         call.handle.pending += len(buffers)
         flow.injected[call.direction] += call.data_length
         lane.injected += call.data_length
+        lane.uncompensated = False
         for run in runs:
             run.last = run is runs[-1]
             run.target = stage.next_sub_layer

@@ -143,7 +143,7 @@ class Lifecycle:
 
     def _lint_sub_layers(self, stages: list[Stage], added: set[int]) -> None:
         """V-47: two callout filters of one sublayer match the same flow; said once for each pair."""
-        for heavy, light in pairwise(stages):
+        for heavy, light in pairwise([stage for stage in stages if not stage.retired]):
             if id(heavy) not in added and id(light) not in added:
                 continue
             both = heavy.filter.callout_id and light.filter.callout_id
@@ -278,15 +278,17 @@ class Lifecycle:
 
     def finish(self, flow: Flow) -> None:
         """CTX-21: no more classify, completions, flowDelete per stage order, id invalid."""
+        verify = self.core.options.verify
         if self.injector.fail_outstanding(flow, flow.end_status):
             self.core.ending.append(flow)  # the completions run first
             return
+        if verify.hints:
+            self._hint_at_lost_bytes(flow)
         self.flow_ended(flow)
         self.contexts.delete_all(flow)
         flow.phase = ENDED
         self.core.flows.pop(flow.id, None)
         self.core.touch(flow)
-        verify = self.core.options.verify
         if verify.level != "off" and flow.resetting_leg >= 0:
             self._remember_reset(flow)
         if verify.level != "off" and any(r.flow_id == flow.id for r in self.ownership.live):
@@ -294,6 +296,13 @@ class Lifecycle:
             self.core.at(due, lambda: self._leaks(flow.id))
         if flow.gone_reported:
             self.report_deleted(flow)
+
+    def _hint_at_lost_bytes(self, flow: Flow) -> None:
+        """V-20, a hint: plain removal is legal, but so looks a private copy that was forgotten at the end (INL-5)."""
+        for lanes in flow.lanes:
+            for lane in lanes:
+                if lane.uncompensated:
+                    self.core.violation("V-20", "bytes were blocked and never made up for", lane)
 
     def _remember_reset(self, flow: Flow) -> None:
         """V-37 is about injections long after a reset, when the flow itself is forgotten."""

@@ -154,7 +154,7 @@ class Ownership:
                 previous.next = copy
             previous = copy
         clone.parent = nbl
-        lane = getattr(record, "lane", None)
+        lane = None if deep else getattr(record, "lane", None)  # CLN-11: a deep clone pins nothing
         made = self._register(CLONE, clone, clone.data_length, lane, getattr(record, "provenance", ()))
         if getattr(record, "blocked", False) or (isinstance(record, IndicatedRecord) and not record.valid):
             self._set_blocked(made)

@@ -539,4 +539,6 @@ class RunTime(ConnectionServices):
         self, injection_handle: int, net_buffer_list: NetBufferList
     ) -> tuple[PacketInjectionState, object]:
         """FwpsQueryPacketInjectionState0 (QPI-1): (state, injectionContext)."""
-        return self.ownership.injection_state(injection_handle, net_buffer_list)
+        handle = self.injector.handles.get(injection_handle)
+        known = handle is not None and not handle.destroyed  # QPI-2: unknown or destroyed is somebody else's
+        return self.ownership.injection_state(injection_handle if known else 0, net_buffer_list)
