@@ -190,6 +190,32 @@ def test_cfn_12_what_each_version_is_called_with(
 
 
 @pytest.mark.parametrize("version", [0, 1, 2])
+def test_cfn_13_layer_data_is_always_the_io_packet(version: int) -> None:
+    """CFN-13: never NULL, never a list: data, FIN and ABORT, in all versions."""
+    seen: list[tuple[type, int]] = []
+
+    def classify(fixed: Any, meta: Any, layer_data: Any, *more: Any) -> None:
+        seen.append((type(layer_data), len(layer_data.stream_data)))
+        more[-1].action_type = ActionType.PERMIT
+
+    with MemoryDriver() as driver:
+        plane, fwps = Plane(driver), driver.fwps
+        structure = (Callout0, Callout1, Callout2)[version]
+        register = (fwps.callout_register0, fwps.callout_register1, fwps.callout_register2)[version]
+        status, callout_id = register(None, structure(key("A"), 0, classify, agree))
+        assert status == SUCCESS
+        assert plane.own_sub_layer(Script())[0] == SUCCESS
+        flow = driver.connect()
+        assert flow is not None
+        flow.send(b"xy")
+        flow.send_fin()
+        flow.reset("remote")
+        assert seen == [(StreamCalloutIoPacket, 2), (StreamCalloutIoPacket, 0), (StreamCalloutIoPacket, 0)]
+        plane.unload()
+        assert fwps.callout_unregister_by_id(callout_id) == SUCCESS
+
+
+@pytest.mark.parametrize("version", [0, 1, 2])
 def test_cfn_14_notify_and_flow_delete_are_the_same_in_all_versions(version: int) -> None:
     """CFN-14: notifyFn(notifyType, filterKey, filter); flowDeleteFn(layerId, calloutId, context)."""
     notified: list[tuple[Any, ...]] = []

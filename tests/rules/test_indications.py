@@ -1,4 +1,4 @@
-"""Indications (IND-*): what a callout is shown, when, in which form; and when the engine stops reading.
+"""Indications (IND-*): what a callout is shown, when, and in which form.
 
 Owns the shape of FWPS_STREAM_DATA0 and of a classify call. What an answer does is tested elsewhere.
 """
@@ -23,7 +23,6 @@ from tests.scenarios.support import (
     Call,
     P,
     Script,
-    clone,
     cuttings,
     inj,
 )
@@ -213,6 +212,30 @@ def test_ind_8_entry_state_of_a_remainder() -> None:
         assert bench.to_remote == (b"acdefghijk", False)
 
 
+@pytest.mark.parametrize("delivery", ["inline", "queued"])
+def test_ind_10_classifies_never_nest(delivery: str) -> None:
+    """IND-10: one classify at a time per flow, over both directions and all callouts, injections included."""
+    depth: list[int] = [0]
+    deepest: list[int] = []
+
+    class Busy(Script):
+        def classify_fn(self, *arguments: object) -> None:
+            depth[0] += 1
+            deepest.append(depth[0])
+            super().classify_fn(*arguments)  # type: ignore[arg-type]
+            depth[0] -= 1
+
+    a = Busy(P(0, inj(b"1"), inj(b"2", RECEIVE_PUSH)))
+    with Bench(a, Busy(name="B"), options=EngineOptions(inject_delivery=delivery)) as bench:
+        bench.send(b"x")
+        assert bench.calls[0] == "A(S1 'x')"
+        assert sorted(bench.calls[1:]) == ["B(R1 '2')", "B(S1 '1')", "B(S1 'x')"]
+        assert deepest == [1, 1, 1, 1]
+        assert len(bench.completions) == 2
+        assert bench.to_remote == (b"1x", False)
+        assert bench.to_local == (b"2", False)
+
+
 @pytest.mark.parametrize("pieces", cuttings(b"the quick brown fox jumps"))
 def test_ind_9_the_views_in_order_make_the_stream(pieces: list[bytes]) -> None:
     """IND-9: stream order, no duplication; gaps only as missedBytes says, whatever the segments."""
@@ -283,6 +306,31 @@ def test_ind_13_fin_with_data() -> None:
         assert bench.log == ["A(S2 FIN 'ab' +N)"]
         assert a.flags_seen == [SEND_FIN]
         assert bench.to_remote == (b"ab", True)
+
+
+def test_ind_15_held_data_is_shown_before_the_fin() -> None:
+    """IND-15: first the held data with NO_MORE_DATA and without DISCONNECT, then the FIN."""
+    a = Lists(NMD(9))
+    with Bench(a) as bench:
+        bench.send(b"abc")
+        bench.send_fin()
+        assert bench.log == ["A(S3 'abc')", "A(S3 'abc' +N)", "A(S FIN +N)"]
+        assert a.flags_seen == [SEND, SEND, SEND_FIN]
+        assert bench.to_remote == (b"abc", True)
+
+
+def test_ind_15_a_deferred_stage_keeps_the_fin_waiting() -> None:
+    """IND-15: the FIN waits for FwpsStreamContinue."""
+    a = Script(DEF())
+    with Bench(a) as bench:
+        bench.flow.receive(b"abc", fin=True)
+        bench.settle()
+        assert bench.log == ["A(R3 'abc')"]
+        assert bench.to_local == (b"", False)
+        assert a.resume() == SUCCESS
+        bench.settle()
+        assert bench.log == ["A(R3 'abc')", "A(R3 'abc' +N)", "A(R FIN +N)"]
+        assert bench.to_local == (b"abc", True)
 
 
 @pytest.mark.parametrize("answer", [P(0), B(0), C(0), DROP(), ALLOW()])
@@ -378,86 +426,3 @@ def test_ind_22_the_data_is_lent_for_the_call_only() -> None:
         assert kept == [b"secret"]
         assert bytes(views[0]) != b"secret"
         assert bench.to_remote == (b"secret", False)
-
-
-# --- reading --------------------------------------------------------------------------------------
-
-
-def test_ind_23_a_slow_receiver_stops_the_reading_and_callouts_are_not_told() -> None:
-    """IND-23: the engine stops reading the incoming leg; the other direction goes on."""
-    options = EngineOptions()
-    options.limits.unsent = 100
-    a = Script()
-    with Bench(a, options=options) as bench:
-        bench.flow.remote.window = 0
-        for _ in range(10):
-            bench.send(b"0123456789")
-        assert bench.flow.pending_input(0) == 50  # half the limit is reached with 50 bytes
-        assert len(bench.log) == 5
-        bench.receive(b"x")
-        assert bench.to_local == (b"x", False)
-        bench.flow.remote.window = None
-        bench.settle()
-        assert bench.flow.pending_input(0) == 0
-        assert bench.log == ["A(S10 '0123456789')"] * 5 + ["A(R1 'x')"] + ["A(S10 '0123456789')"] * 5
-        assert bench.to_remote == (b"0123456789" * 10, False)
-
-
-def test_ind_24_stop_at_half_the_limit_resume_at_a_quarter() -> None:
-    """IND-24: hysteresis, with the waiting pended bytes as an example; never a loss."""
-    options = EngineOptions()
-    options.limits.pended = 40
-    a = Script(then=B(0, clone))
-    with Bench(a, options=options) as bench:
-        bench.send(*(b"0123456789" for _ in range(4)))
-        assert (bench.flow.ledger(0).read, bench.flow.pending_input(0)) == (20, 20)
-        assert a.inject_pended() == SUCCESS
-        bench.settle()
-        # 10 of 40 bytes are a quarter: two more were read.
-        assert bench.flow.ledger(0).read > 20
-        while a.pended:
-            assert a.inject_pended() == SUCCESS
-            bench.settle()
-        assert bench.flow.pending_input(0) == 0
-        assert len(bench.completions) == 4
-        assert bench.to_remote == (b"0123456789" * 4, False)
-        assert bench.driver.engine.counters["paused"] >= 1
-
-
-def test_ind_25_an_accepted_injection_moves_bytes_out_of_the_callouts_store() -> None:
-    """IND-25: from `pended` to `unsent`: reading goes on although nothing was completed."""
-    options = EngineOptions()
-    options.limits.pended = 40
-    a = Script(then=B(0, clone))
-    with Bench(a, options=options) as bench:
-        bench.flow.remote.window = 0
-        bench.send(b"0" * 30, b"1" * 30)
-        assert bench.flow.pending_input(0) == 30
-        assert a.inject_pended() == SUCCESS
-        bench.settle()
-        assert bench.flow.pending_input(0) == 0
-        assert bench.flow.ledger(0).unsent == 30
-        assert bench.completions == []
-        assert a.inject_pended() == SUCCESS
-        bench.flow.remote.window = None
-        bench.settle()
-        assert bench.completions == [f"cmp('{'0' * 30}', SUCCESS)", f"cmp('{'1' * 30}', SUCCESS)"]
-        assert bench.to_remote == (b"0" * 30 + b"1" * 30, False)
-
-
-@pytest.mark.parametrize("answer", [NMD(99), DEF()], ids=["need more data", "deferred"])
-def test_ind_25_every_stored_byte_is_in_one_store(answer: Answer) -> None:
-    """IND-25: all five bytes lie before the stage; what it was shown is held there, the rest queued."""
-    a = Script(answer)
-    with Bench(C1(), a) as bench:
-        bench.receive(b"abcde")
-        ledger = bench.flow.ledger(1)
-        assert (ledger.read, ledger.written, ledger.unsent) == (5, 0, 0)
-        assert (ledger.stages[1].held, ledger.stages[1].queued) == (3, 2)
-
-
-class C1(Script):
-    """Passes three bytes, then the rest, so that the stage below gets two items of one read."""
-
-    def __init__(self) -> None:
-        super().__init__(C(3), C(0), name="T")

@@ -328,6 +328,20 @@ def test_lay_8_a_plain_block_filter_is_hard() -> None:
     driver.close()
 
 
+@pytest.mark.parametrize("how", ["both fins", "reset"])
+def test_lay_9_the_end_of_a_connection(how: str) -> None:
+    """LAY-9: the stream layer shows it, and flowDeleteFn follows; ENDPOINT_CLOSURE is optional and not there."""
+    a = Script()
+    with MemoryDriver() as driver:
+        driver.add(a)
+        flow = connect(driver)
+        assert a.associate(1, flow.id) == SUCCESS
+        flow.send_fin()
+        flow.receive_fin() if how == "both fins" else flow.reset("remote")
+        last = "A(R FIN +N)" if how == "both fins" else "A(R ABORT +N)"
+        assert a.transcript.log == ["A(S FIN +N)", last, "flowDelete(A)"]
+
+
 # --- the discard layer ----------------------------------------------------------------------------
 
 
