@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import pytest
 
+from tests.rules.lists import Lists
 from tests.scenarios.support import (
-    ALLOW,
-    DEF,
-    DROP,
     NMD,
     RECEIVE_FIN,
     RECEIVE_PUSH,
@@ -33,27 +31,7 @@ from wfpstream.fwps import NetBufferList, StreamFlags
 from wfpstream.testing import MemoryDriver
 
 SUCCESS = NtStatus.STATUS_SUCCESS
-NOT_FOUND = NtStatus.STATUS_FWP_NOT_FOUND
 SENDS, RECEIVES = int(StreamFlags.SEND), int(StreamFlags.RECEIVE)
-
-
-class Lists(Script):
-    """A script that also notes, for each indication, the flags and the bytes of every list of its chain."""
-
-    def __init__(self, *answers: Answer, name: str = "A", then: Answer | None = None) -> None:
-        super().__init__(*answers, name=name, then=then)
-        self.flags_seen: list[int] = []
-        self.lists: list[list[bytes]] = []
-
-    def decide(self, call: Call) -> Answer:
-        self.flags_seen.append(call.flags)
-        nbl = call.packet.stream_data.net_buffer_list_chain
-        found: list[bytes] = []
-        while nbl is not None:
-            found.append(nbl.tobytes())
-            nbl = nbl.next
-        self.lists.append(found)
-        return super().decide(call)
 
 
 # --- form -----------------------------------------------------------------------------------------
@@ -267,6 +245,38 @@ def test_ind_9_the_views_in_order_make_the_stream(pieces: list[bytes]) -> None:
         assert bench.to_remote == (b"the quick brwn fx jumps", False)
 
 
+@pytest.mark.parametrize("inbound", [False, True])
+def test_ind_11_the_remainder_comes_at_once_and_alone(inbound: bool) -> None:
+    """IND-11: exactly the remaining bytes; later data is neither merged in nor shown in between."""
+    a = Script(P(2), B(1), C(1), P(0), P(0))
+    side = "R" if inbound else "S"
+    with Bench(a) as bench:
+        give = bench.flow.receive if inbound else bench.flow.send
+        give(b"abcdef")
+        give(b"ghi", fin=True)
+        bench.settle()
+        assert bench.log == [
+            f"A({side}6 'abcdef')",
+            f"A({side}4 'cdef')",
+            f"A({side}3 'def')",
+            f"A({side}2 'ef')",
+            f"A({side}3 'ghi')",
+            f"A({side} FIN +N)",
+        ]
+        assert (bench.to_local if inbound else bench.to_remote) == (b"abdefghi", True)
+
+
+def test_ind_11_not_even_what_the_classify_itself_provoked() -> None:
+    """IND-11: an answer of the other direction that comes meanwhile waits until the remainder is decided."""
+    above, a = Script(P(0)), Script(name="B")
+    a.add_answers(P(1, lambda call: above.inject_bytes(SEND, b"new", flow_id=call.flow_id)), P(0))
+    with Bench(above, a, violations=["V-21"]) as bench:
+        bench.send(b"xyz")
+        assert bench.calls == ["A(S3 'xyz')", "B(S3 'xyz')", "B(S2 'yz')", "B(S3 'new')"]
+        assert bench.completions == ["cmp('new', SUCCESS)"]
+        assert bench.to_remote == (b"xyznew", False)
+
+
 def test_ind_12_no_empty_indication_without_fin_or_abort() -> None:
     """IND-12: neither a zero-length injection (INJ-42) nor the removal of everything shows an empty item."""
     a, b = Script(B(0), P(0)), Script(name="B")
@@ -281,119 +291,7 @@ def test_ind_12_no_empty_indication_without_fin_or_abort() -> None:
         assert bench.to_remote == (b"x", False)
 
 
-# --- FIN and ABORT --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("inbound", [False, True])
-def test_ind_13_fin_is_an_indication_of_its_own(inbound: bool) -> None:
-    """IND-13: data of the same read comes before it without DISCONNECT; the FIN is empty with NO_MORE_DATA."""
-    a = Lists()
-    side, data_flags, fin_flags = ("R", RECEIVE_PUSH, RECEIVE_FIN) if inbound else ("S", SEND, SEND_FIN)
-    with Bench(a) as bench:
-        (bench.flow.receive if inbound else bench.flow.send)(b"ab", fin=True)
-        bench.settle()
-        assert bench.log == [f"A({side}2 'ab')", f"A({side} FIN +N)"]
-        assert a.flags_seen == [data_flags, fin_flags]
-        assert (bench.to_local if inbound else bench.to_remote) == (b"ab", True)
-
-
-def test_ind_13_fin_with_data() -> None:
-    """IND-13: `fin_with_data` puts DISCONNECT on the last data indication instead."""
-    a = Lists()
-    with Bench(a, options=EngineOptions(fin_with_data=True)) as bench:
-        bench.flow.send(b"ab", fin=True)
-        bench.settle()
-        assert bench.log == ["A(S2 FIN 'ab' +N)"]
-        assert a.flags_seen == [SEND_FIN]
-        assert bench.to_remote == (b"ab", True)
-
-
-def test_ind_15_held_data_is_shown_before_the_fin() -> None:
-    """IND-15: first the held data with NO_MORE_DATA and without DISCONNECT, then the FIN."""
-    a = Lists(NMD(9))
-    with Bench(a) as bench:
-        bench.send(b"abc")
-        bench.send_fin()
-        assert bench.log == ["A(S3 'abc')", "A(S3 'abc' +N)", "A(S FIN +N)"]
-        assert a.flags_seen == [SEND, SEND, SEND_FIN]
-        assert bench.to_remote == (b"abc", True)
-
-
-def test_ind_15_a_deferred_stage_keeps_the_fin_waiting() -> None:
-    """IND-15: the FIN waits for FwpsStreamContinue."""
-    a = Script(DEF())
-    with Bench(a) as bench:
-        bench.flow.receive(b"abc", fin=True)
-        bench.settle()
-        assert bench.log == ["A(R3 'abc')"]
-        assert bench.to_local == (b"", False)
-        assert a.resume() == SUCCESS
-        bench.settle()
-        assert bench.log == ["A(R3 'abc')", "A(R3 'abc' +N)", "A(R FIN +N)"]
-        assert bench.to_local == (b"abc", True)
-
-
-@pytest.mark.parametrize("answer", [P(0), B(0), C(0), DROP(), ALLOW()])
-def test_ind_17_an_abort_indication_is_informational(answer: Answer) -> None:
-    """IND-17: every returned action is ignored, the reset propagates."""
-    a = Script(P(0), answer)
-    with Bench(a, context=3) as bench:
-        bench.send(b"x")
-        bench.reset("remote")
-        assert bench.log == ["A(S1 'x')", "A(R ABORT +N)", "flowDelete(A)"]
-        assert bench.resets == (True, True)
-        assert bench.flow.ended
-        assert bench.to_remote == (b"x", False)
-
-
-def test_ind_17_no_injection_from_the_abort_on() -> None:
-    """IND-17: none is accepted for the flow; from inside the ABORT's own classify it is V-37 as well."""
-    statuses: list[NtStatus] = []
-
-    def try_it(call: Call) -> None:
-        statuses.append(call.owner.inject_bytes(SEND, b"late"))
-        statuses.append(call.owner.inject_bytes(RECEIVE_PUSH, b"late"))
-
-    a = Script(P(0), P(0, try_it))
-    with Bench(a, violations=["V-37", "V-37"]) as bench:
-        bench.send(b"x")
-        bench.reset("remote")
-        assert statuses == [NOT_FOUND, NOT_FOUND]
-        assert a.inject_bytes(SEND, b"later") == NOT_FOUND
-        assert bench.to_remote == (b"x", False)
-        assert bench.to_local == (b"", False)
-
-
-@pytest.mark.parametrize("first", ["local", "remote"])
-def test_ind_19_data_flows_on_after_a_half_close(first: str) -> None:
-    """IND-19: data of one direction may still flow after FIN in the other."""
-    a = Script()
-    with Bench(a) as bench:
-        if first == "local":
-            bench.send_fin()
-            bench.receive(b"late", b"later")
-            bench.receive_fin()
-            assert bench.log == ["A(S FIN +N)", "A(R4 'late')", "A(R5 'later')", "A(R FIN +N)"]
-            assert bench.to_local == (b"latelater", True)
-            assert bench.to_remote == (b"", True)
-        else:
-            bench.receive_fin()
-            bench.send(b"late", b"later")
-            bench.send_fin()
-            assert bench.log == ["A(R FIN +N)", "A(S4 'late')", "A(S5 'later')", "A(S FIN +N)"]
-            assert bench.to_remote == (b"latelater", True)
-            assert bench.to_local == (b"", True)
-
-
-def test_ind_20_nothing_follows_the_fin_of_its_direction() -> None:
-    """IND-20: except what a higher stage injects before the FIN marker."""
-    a, b = Script(P(0, inj(b"trailer"))), Script(name="B")
-    with Bench(a, b) as bench:
-        bench.send_fin()
-        assert bench.calls == ["A(S FIN +N)", "B(S7 'trailer')", "B(S FIN +N)"]
-        assert a.inject_bytes(SEND, b"late") == NtStatus.STATUS_CONNECTION_DISCONNECTED
-        assert bench.completions == ["cmp('trailer', SUCCESS)"]
-        assert bench.to_remote == (b"trailer", True)
+# --- injected and lent ----------------------------------------------------------------------------
 
 
 def test_ind_21_one_indication_per_injection_with_its_chain() -> None:

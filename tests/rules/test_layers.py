@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from tests.scenarios.support import (
+    RECEIVE_PUSH,
     SEND,
+    SEND_FIN,
     B,
     C,
     Call,
@@ -113,6 +115,38 @@ def test_obj_12_a_flow_lives_as_long_as_its_connection(how: str) -> None:
         assert over(flow)
         assert a.deleted == [(STREAM, a.callout_id(STREAM), 1)]
         assert a.associate(2, flow.id) == NtStatus.STATUS_FWP_NOT_FOUND
+
+
+@pytest.mark.parametrize("missing", ["a FIN", "an injection", "an owed byte"])
+def test_obj_13_a_graceful_end_needs_all_three(missing: str) -> None:
+    """OBJ-13: both FINs out of the last stage, no injection pending, every owed byte accepted."""
+    a = Script(B(0) if missing == "a FIN" else P(0))
+    with MemoryDriver() as driver:
+        driver.add(a)
+        flow = connect(driver)
+        a.flow_id = flow.id
+        assert a.associate(1) == SUCCESS
+        if missing == "an owed byte":
+            flow.local.window = 0
+            flow.receive(b"owed")
+        elif missing == "an injection":
+            flow.local.window = 0
+            assert a.inject_bytes(RECEIVE_PUSH, b"!") == SUCCESS
+        flow.send_fin()
+        flow.receive_fin()
+        driver.settle()
+        assert not over(flow)
+        assert "flowDelete(A)" not in a.transcript.log
+        if missing == "a FIN":
+            assert a.inject_null_fin(SEND_FIN) == SUCCESS
+        else:
+            flow.local.window = None
+        driver.settle()
+        assert over(flow)
+        assert a.transcript.log[-1] == "flowDelete(A)"
+        assert flow.remote.fin
+        assert flow.local.fin
+        assert not flow.remote.reset
 
 
 # --- layers ---------------------------------------------------------------------------------------
