@@ -16,11 +16,20 @@ from tests.rules.minimal import (
     RECEIVE_PUSH,
     SEND,
     SEND_FIN,
+    STREAM,
     SUCCESS,
     World,
 )
 from tests.scenarios.support import NMD, B, Bench, Call, P, Script, inj
-from tests.scenarios.support_api import Injection, allocate, inject_raw
+from tests.scenarios.support_api import (
+    Injection,
+    ManagedBench,
+    Plane,
+    allocate,
+    in_one_sub_layer,
+    inject_raw,
+    registered,
+)
 from wfpstream.engine import EngineOptions
 from wfpstream.fwp import NtStatus
 from wfpstream.fwps import PacketInjectionState, StreamFlags
@@ -215,3 +224,69 @@ def test_inj_12_inside_a_callback_it_only_queues(delivery: str) -> None:
         assert bench.calls == ["A(S1 'o')", "B(S1 'x')", "B(S1 'y')"]
         assert bench.to_remote == (b"xy", False)
         assert bench.completions == ["cmp('x', SUCCESS)", "cmp('y', SUCCESS)"]
+
+
+def test_inj_1_a_refused_list_stays_the_callers() -> None:
+    """INJ-1: nothing was injected, completionFn is not called, the same list can be injected afterwards."""
+    w = World(permit)
+    nbl = w.list_of(b"x")
+    assert w.inject(SEND, nbl, 2) == S.STATUS_FWP_INVALID_PARAMETER
+    w.settle()
+    assert (w.to_remote, w.completed) == (b"", [])
+    assert w.inject(SEND, nbl) == SUCCESS
+    w.settle()
+    assert (w.to_remote, w.completed) == (b"x", [(b"x", SUCCESS)])
+    assert w.close() == []
+
+
+def test_inj_3_remaining_filters_of_the_sub_layer_are_skipped() -> None:
+    """INJ-3: as if they had permitted; the next sublayer is asked."""
+    a, b, c = Script(name="A", action="callout_inspection"), Script(name="B"), Script(name="C")
+    b.add_answers(B(0))
+    ids: dict[str, int] = {}
+
+    def add(plane: Plane) -> None:
+        in_one_sub_layer(a, b)(plane)
+        registered(c)(plane)
+        ids.update(plane.ids)
+
+    with ManagedBench(a, b, c, add=add, violations=["V-46"]) as bench:
+        handle = bench.driver.fwps.injection_handle_create()[1]
+        nbl = allocate_from(bench, b"x")
+        status = bench.driver.fwps.stream_inject_async(
+            handle, 0, 0, bench.flow.id, ids["A"], STREAM, SEND, nbl, 1, freed_by(bench), 0
+        )
+        assert status == SUCCESS
+        bench.settle()
+        assert bench.calls == ["C(S1 'x')"]
+        assert bench.to_remote == (b"x", False)
+        assert bench.driver.fwps.injection_handle_destroy(handle) == SUCCESS
+
+
+def allocate_from(bench: Bench, data: bytes) -> Any:
+    fwps = bench.driver.fwps
+    return fwps.allocate_net_buffer_and_net_buffer_list(None, 0, 0, data, 0, len(data))[1]
+
+
+def freed_by(bench: Bench) -> Callable[..., None]:
+    def complete(context: object, nbl: Any, dispatch_level: bool) -> None:
+        bench.driver.fwps.free_net_buffer_list(nbl)
+
+    return complete
+
+
+def test_inj_5_delivered_after_the_classify_before_its_own_bytes() -> None:
+    """INJ-5: no lower classify runs inside the inject call; what is released goes behind."""
+    seen: list[list[str]] = []
+
+    def inject_and_look(call: Call) -> None:
+        assert call.inject(b"x") == SUCCESS
+        seen.append(list(bench.calls))
+
+    a, b = Script(P(2, inject_and_look), P(0), name="A"), Script(name="B")
+    with Bench(a, b) as bench:
+        bench.send(b"abc")
+        assert seen == [["A(S3 'abc')"]]
+        assert bench.calls == ["A(S3 'abc')", "B(S1 'x')", "B(S2 'ab')", "A(S1 'c')", "B(S1 'c')"]
+        assert bench.to_remote == (b"xabc", False)
+        assert bench.completions == ["cmp('x', SUCCESS)"]

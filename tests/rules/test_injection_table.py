@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
-from tests.rules.answers import block, permit
+from tests.rules.answers import answering, block, permit
 from tests.rules.minimal import (
+    ALLOW,
     CONTINUE,
+    NONE,
     RECEIVE,
     RECEIVE_FIN,
     SEND,
@@ -378,4 +380,40 @@ def test_inj_43_more_than_four_times_the_limit() -> None:
     assert w.inject_bytes(SEND, bytes(40)) == SUCCESS
     w.settle()
     assert len(w.to_remote) == 80
+    assert w.close() == []
+
+
+def test_inj_44_after_allow_connection() -> None:
+    """INJ-44: in either direction (ALW-1)."""
+    w = World(answering(NONE, stream_action=ALLOW))
+    assert w.inject_bytes(SEND, b"x") == SUCCESS
+    w.send(b"o")
+    for flags in (SEND, RECEIVE):
+        assert w.inject_bytes(flags, b"y") == S.STATUS_FWP_NOT_FOUND
+        assert w.events("inject")[-1]["rule"] == "INJ-44"
+    assert w.to_remote == b"xo"
+    assert w.close() == []
+
+
+def test_inj_41_after_a_permitted_fin() -> None:
+    """INJ-41: passed or injected, data or another FIN; the other direction is open."""
+    w = World(permit)
+    w.send_fin()
+    assert w.inject_bytes(SEND, b"x") == S.STATUS_CONNECTION_DISCONNECTED
+    assert w.inject(SEND_FIN, None) == S.STATUS_CONNECTION_DISCONNECTED
+    assert w.inject_bytes(RECEIVE, b"y") == SUCCESS
+    w.settle()
+    assert (w.to_remote, w.to_local) == (b"", b"y")
+    assert w.close() == []
+
+
+def test_inj_39_length_of_the_whole_chain() -> None:
+    """INJ-39: the sum over all lists, neither the first alone nor more."""
+    w = World(permit)
+    chain = chained(w.list_of(b"ab"), w.list_of(b"c"))
+    for length in (0, 2, 4):
+        assert w.inject(SEND, chain, length) == S.STATUS_FWP_INVALID_PARAMETER
+    assert w.inject(SEND, chain, 3) == SUCCESS
+    w.settle()
+    assert w.to_remote == b"abc"
     assert w.close() == []
