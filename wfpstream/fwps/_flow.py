@@ -45,8 +45,6 @@ YES, HELD_BACK, FULL, READ_ENDED = 0, 1, 2, 3
 # abort: what the driver must do to the legs.
 ABORT_NONE, ABORT_FLUSH, ABORT_NOW = 0, 1, 2
 
-LOCAL_LEG, REMOTE_LEG = 0, 1
-
 
 @dataclass(frozen=True)
 class Endpoints:
@@ -370,6 +368,7 @@ class FlowInputs(Protocol):
     def passed(self, flow: Flow, direction: int, count: int) -> None: ...
     def gone(self, flow: Flow, reason: str) -> None: ...
     def is_full(self, flow: Flow, direction: int) -> bool: ...
+    def is_watched(self) -> bool: ...
     def ledger(self, flow: Flow, direction: int) -> DirectionLedger: ...
 
 
@@ -385,7 +384,6 @@ class Flow:
         "_inputs",
         "abort",
         "activity",
-        "attempt_address",
         "born",
         "contexts",
         "discarded_unread",
@@ -400,14 +398,12 @@ class Flow:
         "id",
         "injected",
         "input_ended",
+        "is_offloaded",
         "lanes",
         "layer_id",
-        "legs_read",
         "marked",
         "needs_stages",
         "number",
-        "offload_wanted",
-        "offloaded",
         "ordinal",
         "out",
         "over_taken",
@@ -449,12 +445,10 @@ class Flow:
         self.stream_values: IncomingValues
         self.upstream: Address = endpoints.destination
         self.redirect_context: Any = None
-        self.attempt_address: Address | None = None
         self.read = [0, 0]
         self.discarded_unread = [0, 0]
         self.input_ended = [False, False]
         self.fin_in = [False, False]
-        self.legs_read = 0
         self.fin_time = 0.0
         self.paused = [False, False]
         self.injected = [0, 0]
@@ -475,8 +469,7 @@ class Flow:
         self.reported = False
         self.needs_stages = False
         self.marked = False
-        self.offload_wanted = False
-        self.offloaded = False
+        self.is_offloaded = False
         self.urgent_seen = False
         self.workers: dict[
             tuple[int, int], Any
@@ -554,9 +547,19 @@ class Flow:
         """Data direction of bytes read from the "client" or the "upstream" side."""
         return 0 if (side == "client") == (self.endpoints.local == "client") else 1
 
-    def leg_of(self, side: str) -> int:
-        """Leg (0 local host's, 1 remote's) of the "client" or the "upstream" side."""
-        return self.direction_from(side)
+    @property
+    def offload_wanted(self) -> bool:
+        """The driver may move this flow's bytes by itself (ALW-7), once it has written what is owed."""
+        quiet = self.phase == LIVE and self.doomed is None and not self.urgent_seen
+        return quiet and self.all_inactive() and self.holds_nothing() and not self._inputs.is_watched()
+
+    def offloaded(self) -> None:
+        """The driver moves the bytes from now on, and reports them by `passed` (ALW-7)."""
+        self.is_offloaded = True
+
+    def onloaded(self) -> None:
+        """The driver's pipe is empty: bytes come by `received` again (ALW-8)."""
+        self.is_offloaded = False
 
     # -- for the engine's own parts ------------------------------------------------------------------
 
@@ -590,7 +593,10 @@ class Flow:
 
     def all_inactive(self) -> bool:
         """Every stage is inactive for good, or there is none (ALW-7)."""
-        return all(stage.allowed or (stage.kind != CALL and stage.mid_stream) for stage in self.stages)
+        return all(
+            stage.allowed or stage.retired or (stage.kind == PASS and stage.mid_stream)
+            for stage in self.stages
+        )
 
     def is_waiting(self, lane: Lane) -> bool:
         """The lane waits for NEED_MORE_DATA or a continue (MGMT-13)."""

@@ -154,6 +154,10 @@ class Inputs:
         self.core.settle()
         self.core.after_outside_call(flow)
 
+    def is_watched(self) -> bool:
+        """Some sink wants to see single bytes."""
+        return self.core.tracing
+
     def ledger(self, flow: Flow, direction: int) -> DirectionLedger:
         return ledger_of(flow, direction)
 

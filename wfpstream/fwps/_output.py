@@ -26,8 +26,6 @@ class Output:
     """
 
     __slots__ = (
-        "bypass_in_i",
-        "bypass_in_o",
         "discarded_i",
         "discarded_o",
         "fin_done",
@@ -49,7 +47,6 @@ class Output:
         self.push = False
         self.written_o = self.written_i = 0
         self.discarded_o = self.discarded_i = 0
-        self.bypass_in_o = self.bypass_in_i = 0
 
     @property
     def fin(self) -> bool:

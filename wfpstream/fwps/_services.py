@@ -110,11 +110,6 @@ class RunTime(ConnectionServices):
             return "to_client" if inbound else "to_upstream"
         return flow.direction_name(1 if inbound else 0)
 
-    def flow_facts(self, flow_handle: int) -> tuple[str, int] | None:
-        """(listener name, number of the connection from 1) of a living flow, for seeded choices."""
-        flow = self.core.flows.get(flow_handle)
-        return (flow.endpoints.listener, flow.ordinal) if flow is not None else None
-
     def track(self, obj: object) -> int:
         """An integer that stands for a Python object, for contexts (VRF-5)."""
         handle = self._next_handle()

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from . import _stream_state as rules
 from ._classify import Classifier
-from ._flow import LIVE
 from ._run import EXPEDITED, Run
 from ._stream_state import ABORT, DATA, DEFERRED, FIN, IDLE, NEED_MORE, URGENT
 
@@ -656,7 +655,3 @@ class Waterfall:
                 reason=flow.end_reason,
                 offset=run.offset,
             )
-
-    def is_live(self, flow: Flow) -> bool:
-        """Data may still move on this flow."""
-        return flow.phase == LIVE and flow.doomed is None

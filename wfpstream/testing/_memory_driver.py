@@ -40,14 +40,13 @@ class Peer:
         urgent: (offset in `data`, byte) of every urgent byte that arrived.
     """
 
-    def __init__(self, ends: FlowEnds, incoming: int) -> None:
+    def __init__(self, ends: FlowEnds) -> None:
         self.data = bytearray()
         self.fin = False
         self.reset = False
         self.urgent: list[tuple[int, bytes]] = []
         self._window: int | None = None
         self._ends = ends
-        self._incoming = incoming
         self._read = 0
 
     @property
@@ -90,13 +89,12 @@ class Peer:
 class FlowEnds:
     """A flow in memory: both peers, and what they have not been able to send yet."""
 
-    def __init__(self, driver: MemoryDriver, flow: Flow, one_piece: bool) -> None:
+    def __init__(self, driver: MemoryDriver, flow: Flow) -> None:
         self.flow = flow
-        self.local = Peer(self, RECEIVE)
-        self.remote = Peer(self, SEND)
+        self.local = Peer(self)
+        self.remote = Peer(self)
         self._driver = driver
         self._outbox: tuple[deque[tuple[str, bytes]], deque[tuple[str, bytes]]] = (deque(), deque())
-        self._resets: list[str] = []
         self._serving = False
         self._gone = False
         self._buffer = bytearray()
@@ -354,7 +352,7 @@ class MemoryDriver:
         flow = self.engine.flow_established(attempt, endpoints)
         if flow is None:
             return None
-        ends = FlowEnds(self, flow, True)
+        ends = FlowEnds(self, flow)
         self.flows.append(ends)
         self._by_id[flow.id] = ends
         self.settle()
