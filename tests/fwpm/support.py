@@ -45,6 +45,7 @@ class FakeRunTime:
     refusal: NtStatus | None = None
     refused_calls: list[str] = field(default_factory=list)
     reports: list[str] = field(default_factory=list)
+    refusals: list[tuple[str, NtStatus, str]] = field(default_factory=list)
     # (notify type, filter key, filter id)
     notified: list[tuple[int, UUID | None, int]] = field(default_factory=list)
     on_notify: Callable[[int, Filter2], int] = lambda notify_type, filter: SUCCESS
@@ -83,6 +84,9 @@ class FakeRunTime:
 
     def report(self, rule: str, text: str) -> None:
         self.reports.append(rule)
+
+    def refused(self, call: str, status: NtStatus, rule: str) -> None:
+        self.refusals.append((call, status, rule))
 
     def now(self) -> float:
         return self.time

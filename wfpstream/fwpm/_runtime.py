@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Protocol
 from uuid import UUID
 
+from wfpstream.fwp import NtStatus
 from wfpstream.fwps._filter import Filter2, FilterSet
 
 
@@ -52,6 +53,9 @@ class RunTime(Protocol):
 
     def report(self, rule: str, text: str) -> None:
         """Reports a verifier rule ("V-38") with one line for people."""
+
+    def refused(self, call: str, status: NtStatus, rule: str) -> object:
+        """Tells of a call that was not STATUS_SUCCESS, and of the rule that decided it (VRF-6)."""
 
     def now(self) -> float:
         """Engine seconds."""

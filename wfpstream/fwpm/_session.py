@@ -33,6 +33,16 @@ _SUCCESS = NtStatus.STATUS_SUCCESS
 T = TypeVar("T")
 
 
+# Which rule speaks of the refusals of a family of calls; the first prefix that fits.
+_RULES = {
+    "FwpmTransaction": "MGMT-1",
+    "FwpmFilterAdd": "MGMT-4",
+    "FwpmFilterDelete": "MGMT-13",
+    "FwpmCalloutDelete": "MGMT-15",
+    "FwpmProviderContext": "MGMT-17",
+}
+
+
 class Session:
     """An engine handle (OBJ-1), made by `Management.engine_open`.
 
@@ -91,9 +101,9 @@ class Session:
         if refused is not None:
             return refused
         if self._transaction is not None or (self.ticket is not None and not self.ticket.done):
-            return NtStatus.STATUS_FWP_TXN_IN_PROGRESS
+            return self._told("FwpmTransactionBegin0", NtStatus.STATUS_FWP_TXN_IN_PROGRESS)
         if flags not in (0, TransactionFlags.READ_ONLY):
-            return NtStatus.STATUS_FWP_INVALID_FLAGS
+            return self._told("FwpmTransactionBegin0", NtStatus.STATUS_FWP_INVALID_FLAGS)
         if flags == TransactionFlags.READ_ONLY:
             self._transaction = self._store.begin_read_only()
             return _SUCCESS
@@ -116,12 +126,12 @@ class Session:
         if refused is not None:
             return refused
         if self._transaction is None:
-            return NtStatus.STATUS_FWP_NO_TXN_IN_PROGRESS
+            return self._told("FwpmTransactionCommit0", NtStatus.STATUS_FWP_NO_TXN_IN_PROGRESS)
         transaction, self._transaction = self._transaction, None
         status = self._store.commit(transaction)
         if not status.ok:
             self._transaction = transaction
-        return status
+        return self._told("FwpmTransactionCommit0", status)
 
     def transaction_abort(self) -> NtStatus:
         """FwpmTransactionAbort0: callouts get DELETE for each filter they had accepted in it (NTF-7)."""
@@ -129,7 +139,7 @@ class Session:
         if refused is not None:
             return refused
         if self._transaction is None:
-            return NtStatus.STATUS_FWP_NO_TXN_IN_PROGRESS
+            return self._told("FwpmTransactionAbort0", NtStatus.STATUS_FWP_NO_TXN_IN_PROGRESS)
         transaction, self._transaction = self._transaction, None
         self._store.abort(transaction)
         return _SUCCESS
@@ -284,7 +294,16 @@ class Session:
     def _refused(self, call: str) -> NtStatus | None:
         """IRQ-3 first, then a handle whose session has ended."""
         status = self._store.run_time.passive_call_refused(call)
-        return self._ended if status is None else NtStatus(status)
+        if status is not None:
+            return self._told(call, NtStatus(status), "IRQ-3")
+        return None if self._ended is None else self._told(call, self._ended, "OBJ-1")
+
+    def _told(self, call: str, status: NtStatus, rule: str | None = None) -> NtStatus:
+        """VRF-6: a refusal is an event with the rule that decided it."""
+        if status is not NtStatus.STATUS_SUCCESS:
+            family = next((r for prefix, r in _RULES.items() if call.startswith(prefix)), "OBJ-7")
+            self._store.run_time.refused(call, status, rule or family)
+        return status
 
     def _change(self, call: str, body: Callable[[Transaction], T], nothing: T) -> tuple[NtStatus, T]:
         """Runs a write in the explicit or an implicit transaction (MGMT-1); `nothing` goes with a refusal."""
@@ -293,15 +312,17 @@ class Session:
             return refused, nothing
         explicit = self._transaction
         if explicit is None and not self._store.lock.free:
-            return NtStatus.STATUS_FWP_TIMEOUT, nothing
+            return self._told(call, NtStatus.STATUS_FWP_TIMEOUT, "MGMT-3"), nothing
         if explicit is not None and explicit.read_only:
-            return NtStatus.STATUS_FWP_INCOMPATIBLE_TXN, nothing
+            return self._told(call, NtStatus.STATUS_FWP_INCOMPATIBLE_TXN, "MGMT-3"), nothing
         transaction = explicit or self._store.begin_implicit()
         try:
             result = body(transaction)
         except FwpError as error:
-            return error.status, nothing
-        return (_SUCCESS if explicit is not None else self._store.commit(transaction)), result
+            return self._told(call, error.status), nothing
+        return (
+            _SUCCESS if explicit is not None else self._told(call, self._store.commit(transaction))
+        ), result
 
     def _write(self, call: str, body: Callable[[Transaction], object]) -> NtStatus:
         return self._change(call, body, None)[0]
@@ -338,7 +359,7 @@ class Session:
             return refused, None
         entry = find(self._visible())
         if entry is None:
-            return missing, None
+            return self._told(call, missing), None
         return _SUCCESS, read(entry)
 
     def _enum(self, call: str, read: Callable[[Tables], list[RecordT]]) -> tuple[NtStatus, list[RecordT]]:

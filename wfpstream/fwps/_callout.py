@@ -20,6 +20,7 @@ NotifyFn = Callable[..., int]
 FlowDeleteFn = Callable[[int, int, int], None]
 CompletionFn = Callable[[Any, NetBufferList, bool], None]
 
+NOT_INDICATED = frozenset(("ale_endpoint_closure",))  # LAY-1, LAY-9: optional, and not there
 NAMESPACE = UUID("5b2c3d8e-4f0a-5e61-9a77-0d6c1e2f3a4b")
 
 _CONDITIONAL = int(CalloutFlags.CONDITIONAL_ON_FLOW)
@@ -198,8 +199,9 @@ def layers_of(callout: ComfortableCallout) -> list[tuple[str, LayerId]]:
     result = []
     for name in callout.layers:
         base, family = (name[:-3], name[-2:]) if name.endswith(("_v4", "_v6")) else (name, "")
-        if base not in LAYERS_BY_NAME:
-            raise ValueError(f"unknown layer {name!r}; known: {', '.join(sorted(LAYERS_BY_NAME))}")
+        if base not in LAYERS_BY_NAME or base in NOT_INDICATED:
+            known = ", ".join(sorted(LAYERS_BY_NAME.keys() - NOT_INDICATED))
+            raise ValueError(f"unknown layer {name!r}; known: {known}")
         v4, v6 = LAYERS_BY_NAME[base]
         result += [(base, layer) for layer, wanted in ((v4, "v6"), (v6, "v4")) if family != wanted]
     return result

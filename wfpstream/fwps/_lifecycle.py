@@ -15,6 +15,7 @@ from . import _stream_state as rules
 from ._constants import MetadataField
 from ._flow import ABORT_FLUSH, ABORT_NOW, ENDED, ENDING, LIVE, Stage
 from ._records import IncomingMetadataValues
+from ._watched_metadata import WatchedMetadataValues
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -119,7 +120,7 @@ class Lifecycle:
     def _stage(self, flow: Flow, filter: Filter2, later: bool) -> Stage:
         entry = self.callouts.find(filter.callout_key)
         stage = Stage(flow, filter, entry, later)
-        meta = IncomingMetadataValues(STREAM_METADATA)
+        meta = self._metadata(stage)
         meta.flow_handle = flow.id
         meta.compartment_id = 1
         meta.listener = flow.endpoints.listener
@@ -127,6 +128,17 @@ class Lifecycle:
         meta.redirect_context = flow.redirect_context
         stage.set_meta(meta)
         return stage
+
+    def _metadata(self, stage: Stage) -> IncomingMetadataValues:
+        """Watched under the verifier (MET-3)."""
+        if self.core.options.verify.level == "off":
+            return IncomingMetadataValues(STREAM_METADATA)
+        lane = stage.lanes[0]
+
+        def report(member: str) -> None:
+            self.core.violation("V-30", f"metadata member {member} read without its presence bit", lane)
+
+        return WatchedMetadataValues(STREAM_METADATA, report)
 
     def _arrange(self, flow: Flow) -> None:
         """Number the stages, find where each sublayer ends, and make the lanes reachable."""

@@ -369,7 +369,10 @@ class RunTime(ConnectionServices):
         refused = self.passive_call_refused("injection_handle_create")
         if refused is not None:
             return self.core.refused("injection_handle_create", refused, "IRQ-3"), 0
-        return self.injector.create_handle(address_family, flags)
+        status, handle = self.injector.create_handle(address_family, flags)
+        if not status.ok:
+            self.core.refused("injection_handle_create", status, "IHC-1")
+        return status, handle
 
     def injection_handle_destroy(self, injection_handle: int) -> NtStatus:
         """FwpsInjectionHandleDestroy0 (CMP-12): STATUS_PENDING while injections of the handle are pending."""
@@ -380,7 +383,8 @@ class RunTime(ConnectionServices):
             )
             status = NtStatus.STATUS_INVALID_DEVICE_STATE
             return self.core.refused("injection_handle_destroy", status, "CMP-12")
-        return self.injector.destroy_handle(injection_handle)
+        status = self.injector.destroy_handle(injection_handle)
+        return status if status.ok else self.core.refused("injection_handle_destroy", status, "CMP-12")
 
     def injection_handle_closed(self, injection_handle: int) -> bool:
         """IRQ-6: the destroy is finished."""
@@ -470,7 +474,10 @@ class RunTime(ConnectionServices):
         """FwpsCloneStreamData0 (CLN-1..CLN-5): (status, chain)."""
         if not isinstance(stream_data, StreamData):
             raise TypeError("stream_data must be a StreamData")
-        return self.ownership.clone_stream_data(stream_data, flags)
+        status, chain = self.ownership.clone_stream_data(stream_data, flags)
+        if not status.ok:
+            self.core.refused("clone_stream_data", status, "CLN-3" if flags else "CLN-2")
+        return status, chain
 
     def discard_cloned_stream_data(
         self, chain: NetBufferList | None, flags: int = 0, dispatch_level: bool = False
@@ -522,13 +529,25 @@ class RunTime(ConnectionServices):
         self, net_buffer_list: NetBufferList, nbl_pool: object = None, nb_pool: object = None, flags: int = 0
     ) -> tuple[NtStatus, NetBufferList | None]:
         """FwpsAllocateCloneNetBufferList0: one list, whole (CLN-10)."""
-        return self.ownership.clone_list(net_buffer_list, flags, deep=False)
+        return self._clone_list("allocate_clone_net_buffer_list", net_buffer_list, flags, False)
 
     def allocate_deep_clone_net_buffer_list(
         self, net_buffer_list: NetBufferList, nbl_pool: object = None, nb_pool: object = None, flags: int = 0
     ) -> tuple[NtStatus, NetBufferList | None]:
         """FwpsAllocateDeepCloneNetBufferList0 (CLN-11)."""
-        return self.ownership.clone_list(net_buffer_list, flags, deep=True)
+        return self._clone_list("allocate_deep_clone_net_buffer_list", net_buffer_list, flags, True)
+
+    def _clone_list(
+        self, call: str, net_buffer_list: NetBufferList, flags: int, deep: bool
+    ) -> tuple[NtStatus, NetBufferList | None]:
+        status, clone = self.ownership.clone_list(net_buffer_list, flags, deep)
+        if not status.ok:
+            self.core.refused(call, status, "CLN-10")
+        return status, clone
+
+    def refused(self, call: str, status: NtStatus, rule: str) -> NtStatus:
+        """A refusal found by management (VRF-6)."""
+        return self.core.refused(call, status, rule)
 
     def query_packet_injection_state(
         self, injection_handle: int, net_buffer_list: NetBufferList

@@ -1,0 +1,48 @@
+"""Metadata under the verifier: a member whose bit is clear holds poison, and reading it is told (MET-3, V-30).
+
+Owns which bit speaks for which member. Off, the plain record of `_records` is used and nothing is watched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ._constants import MetadataField
+from ._records import IncomingMetadataValues
+
+POISON = 0xDEAD_F00D
+
+BIT_OF_MEMBER: dict[str, int] = {
+    "flow_handle": int(MetadataField.FLOW_HANDLE),
+    "system_flags": int(MetadataField.SYSTEM_FLAGS),
+    "compartment_id": int(MetadataField.COMPARTMENT_ID),
+    "completion_handle": int(MetadataField.COMPLETION_HANDLE),
+    "transport_endpoint_handle": int(MetadataField.TRANSPORT_ENDPOINT_HANDLE),
+    "parent_endpoint_handle": int(MetadataField.PARENT_ENDPOINT_HANDLE),
+    "process_id": int(MetadataField.PROCESS_ID),
+    "process_path": int(MetadataField.PROCESS_PATH),
+    "token": int(MetadataField.TOKEN),
+    "sub_process_tag": int(MetadataField.SUB_PROCESS_TAG),
+    "redirect_records": int(MetadataField.REDIRECT_RECORD_HANDLE),
+    "local_redirect_target_pid": int(MetadataField.LOCAL_REDIRECT_TARGET_PID),
+    "original_destination": int(MetadataField.ORIGINAL_DESTINATION),
+    "discard_metadata": int(MetadataField.DISCARD_REASON),
+}
+
+
+class WatchedMetadataValues(IncomingMetadataValues):
+    """`IncomingMetadataValues` that tells `report` of a read that had no right to be made."""
+
+    __slots__ = ("_report",)
+
+    def __init__(self, current_metadata_values: int, report: Callable[[str], None]) -> None:
+        super().__init__(current_metadata_values)
+        object.__setattr__(self, "_report", report)
+
+    def __getattribute__(self, name: str) -> Any:
+        bit = BIT_OF_MEMBER.get(name)
+        if bit is None or object.__getattribute__(self, "current_metadata_values") & bit:
+            return object.__getattribute__(self, name)
+        object.__getattribute__(self, "_report")(name)
+        return POISON
