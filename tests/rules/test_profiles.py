@@ -125,7 +125,7 @@ def test_obj_15_no_abort_indication_under_vista(profile: str) -> None:
     ],
 )
 def test_obj_15_a_flag_newer_than_the_profile_is_lint(profile: str, flag: CalloutFlags, told: bool) -> None:
-    """OBJ-15, CFN-10: accepted, V-45."""
+    """OBJ-15: accepted, V-45."""
     with system(profile) as driver:
         fwps = driver.fwps
         structure, register = {
