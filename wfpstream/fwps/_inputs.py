@@ -31,10 +31,9 @@ class Inputs:
         core.recount = self.recount
 
     def received(self, flow: Flow, direction: int, view: memoryview, urgent: bool, fin: bool) -> None:
-        if flow.phase != LIVE or flow.doomed is not None or flow.input_ended[direction]:
+        if not self._takes_input(flow, direction):
             flow.unread(direction, len(view))
             return
-        self._catch_up(flow)
         if not len(view):
             return
         flags = self._flags(flow, direction, urgent)
@@ -60,9 +59,8 @@ class Inputs:
         return flags | rules.EXPEDITED_FLAG[direction] if urgent else flags
 
     def received_fin(self, flow: Flow, direction: int) -> None:
-        if flow.phase != LIVE or flow.doomed is not None or flow.input_ended[direction]:
+        if not self._takes_input(flow, direction):
             return
-        self._catch_up(flow)
         self._end_input(flow, direction)
         self._settle(flow)
 
@@ -144,10 +142,11 @@ class Inputs:
             self.lifecycle.report_deleted(flow)
         self.core.deliver_events()
 
-    def _catch_up(self, flow: Flow) -> None:
-        """DEF-6: what was continued or injected runs before any later-read byte."""
-        if flow.marked or flow.needs_stages:
+    def _takes_input(self, flow: Flow, direction: int) -> bool:
+        """Is the flow still there, once what was continued or injected has run (DEF-6: before any later-read byte)?"""
+        if flow.phase == LIVE and flow.doomed is None and (flow.marked or flow.needs_stages):
             self._settle(flow)
+        return flow.phase == LIVE and flow.doomed is None and not flow.input_ended[direction]
 
     def _settle(self, flow: Flow) -> None:
         self.core.mark(flow)
@@ -212,10 +211,7 @@ class Inputs:
         )
         was = flow.paused[direction]
         self.recount(flow)
-        if was:
-            now = any(level * 4 > limit for level, limit in levels)
-        else:
-            now = any(level * 2 >= limit for level, limit in levels)
+        now = any(_is_past(level, limit, was) for level, limit in levels)
         now = self._over_memory(flow, was) or now or flow.marked
         if now != was:
             flow.paused[direction] = now
@@ -224,10 +220,10 @@ class Inputs:
 
     def _over_memory(self, flow: Flow, was: bool) -> bool:
         """`per_flow` and `total`: stop at half, resume at a quarter."""
-        limits, share = self.core.options.limits, 4 if was else 2
-        if flow.stored * share >= limits.per_flow:
+        limits = self.core.options.limits
+        if _is_past(flow.stored, limits.per_flow, was):
             return True
-        if flow.stored and self.core.stored * share >= limits.total:
+        if flow.stored and _is_past(self.core.stored, limits.total, was):
             self.core.short_of_memory[flow.id] = flow
             return True
         return False
@@ -256,3 +252,8 @@ class Inputs:
         self.waterfall.report_policy(flow, lane, "on_limit", self.core.options.policy.on_limit)
         self.lifecycle.drain_or_drop(flow, lane)
         self.core.settle()
+
+
+def _is_past(level: int, limit: int, was: bool) -> bool:
+    """Stop at half a limit, resume at a quarter (IND-24)."""
+    return level * 4 > limit if was else level * 2 >= limit

@@ -109,8 +109,11 @@ class Lifecycle:
         for lane in flow.lanes[direction]:
             if id(lane.stage) in added:
                 lane.bypassed_o, lane.bypassed_i = original, injected
-            original = lane.permitted_o + lane.bypassed_o
-            injected = lane.permitted_i + lane.injected + lane.bypassed_i
+            waiting = [0, 0]  # bytes that have left this stage and not reached the next
+            for run in lane.outbox:
+                waiting[run.owner is not None] += run.length
+            original = lane.permitted_o + lane.bypassed_o - waiting[0]
+            injected = lane.permitted_i + lane.injected + lane.bypassed_i - waiting[1]
 
     def _matching(self, flow: Flow) -> list[Filter2]:
         values = flow.stream_values.incoming_value

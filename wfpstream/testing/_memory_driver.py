@@ -174,6 +174,8 @@ class FlowEnds:
                 self._obey_abort()
                 for direction in (SEND, RECEIVE):
                     moved |= self._feed(direction)
+            self._driver.engine.settle_output(self.flow)  # may meet a memory limit
+            self._obey_abort()
         finally:
             self._serving = False
 
