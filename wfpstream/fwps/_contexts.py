@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from wfpstream.fwp import NtStatus
 
-from . import _stream_state as rules
 from ._constants import LAYERS_BY_NAME
 from ._core import Frame
 from ._flow import ENDED
@@ -137,13 +136,7 @@ class Contexts:
             if stage.filter.callout_id != callout_id:
                 continue
             stage.refresh()
-            if stage.kind != rules.CALL:
-                for lane in stage.lanes:
-                    if lane.queue:
-                        self.waterfall.release_all(flow, lane)
-                self.core.mark(flow)
-                if not self.core.in_callback:
-                    self.core.request_turn()
+            self.waterfall.stage_changed(flow, stage)
 
     def _refused(self, call: str, status: NtStatus, rule: str, flow: Flow | None = None) -> NtStatus:
         return self.core.refused(call, status, rule, flow)

@@ -179,13 +179,7 @@ class Lifecycle:
                     stage.mid_stream = True
                     stage.set_meta(stage.meta or IncomingMetadataValues(STREAM_METADATA))
                 stage.refresh()
-                if stage.kind != rules.CALL:
-                    for lane in stage.lanes:
-                        if lane.queue:
-                            self.waterfall.release_all(flow, lane)
-                self.core.mark(flow)
-                if not self.core.in_callback:
-                    self.core.request_turn()
+                self.waterfall.stage_changed(flow, stage)
 
     # -- settling --------------------------------------------------------------------------------------
 

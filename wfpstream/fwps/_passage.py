@@ -15,7 +15,7 @@ from ._stream_state import IDLE
 
 if TYPE_CHECKING:
     from ._core import Core
-    from ._flow import Flow, Lane
+    from ._flow import Flow, Lane, Stage
 
 
 class Passage:
@@ -164,6 +164,22 @@ class Passage:
         if run.flags & rules.FLUSH_FLAG[direction]:
             output.push = True
         self.core.touch(flow)
+
+    def stage_changed(self, flow: Flow, stage: Stage) -> None:
+        """A stage may have become inactive: what it held goes on (NMD-15, ALW-3, UNR-6).
+
+        From outside any callback at once; inside one the running loop does it, since a classify of this very stage
+        may be on the stack.
+        """
+        core = self.core
+        core.mark(flow)
+        if core.in_callback:
+            return
+        if stage.kind != rules.CALL:
+            for lane in stage.lanes:
+                if lane.queue:
+                    self.release_all(flow, lane)
+        core.request_turn()
 
     def release_all(self, flow: Flow, lane: Lane) -> None:
         """The stage is asked no more: what it holds or has queued goes on as permitted (NMD-15, ALW-3, UNR-6)."""
