@@ -1,6 +1,6 @@
 """The verifier itself, rule by rule (section 20, VRF-*): what it promises, and how it tells.
 
-The single violations are in `test_violations`, `test_violations_more` and `test_violations_use`.
+The single violations are in `test_violations`, `test_violations_more`, `test_violations_use` and `test_violations_calls`.
 """
 
 from __future__ import annotations

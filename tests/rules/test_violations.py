@@ -2,7 +2,7 @@
 
 For each violation a minimal callout that is caught, with its id and the place of its classify function, and
 the closest legal one that is not. The rest of the rules is in
-`test_violations_more` and `test_violations_use`.
+`test_violations_more`, `test_violations_use` and `test_violations_calls`.
 """
 
 from __future__ import annotations
