@@ -1,6 +1,6 @@
 """The verifier itself, rule by rule (section 20, VRF-*): what it promises, and how it tells.
 
-The single violations are in `test_violations`, `test_violations_more`, `test_violations_use` and `test_violations_calls`.
+The single violations are in the `test_violations*` modules.
 """
 
 from __future__ import annotations
