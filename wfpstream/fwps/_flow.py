@@ -202,7 +202,10 @@ class Lane:
         if head.length <= length:
             return self.pop()
         front = head.split(length)
-        self.took(front)
+        if head.flags & EXPEDITED:
+            self.bytes -= length  # the mark stays with the last byte; none of them ever counted as visible
+        else:
+            self.took(front)
         return front
 
     def mark_seen(self, run: Run) -> None:
