@@ -168,3 +168,8 @@ def play(seed: int, steps: int) -> History:
 )
 def test_long_histories(seed: int) -> None:
     play(seed, 400 if DEEP else 120)
+
+
+def test_obj_13_a_flow_does_not_end_while_the_other_direction_has_more_to_do() -> None:
+    """OBJ-13: both FINs were performed, and releasing one direction gave the other bytes to show; found by seed."""
+    play(1_896_565_328, 400)

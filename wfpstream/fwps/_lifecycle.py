@@ -198,7 +198,8 @@ class Lifecycle:
             self.injector.complete_early_everywhere(flow)
         if flow.doomed is None:
             self._check_taken(flow)
-            self.finish_if_done(flow)
+            if not flow.marked:  # one direction may have given the other more to do
+                self.finish_if_done(flow)
 
     def _check_taken(self, flow: Flow) -> None:
         """IND-24: bytes a worker took never stop the reading, so their limit is a policy's."""
