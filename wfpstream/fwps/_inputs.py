@@ -135,7 +135,7 @@ class Inputs:
                 flow.doomed = (reason or "abort", None)
             self._settle(flow)
         for direction in (0, 1):
-            self.lifecycle._give_up(flow, direction)
+            self.lifecycle.give_up_output(flow, direction)
         self.recount(flow)
         self.core.short_of_memory.pop(flow.id, None)
         if flow.phase == ENDED:

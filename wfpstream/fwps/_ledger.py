@@ -1,7 +1,7 @@
 """The byte ledger: every byte of every direction is somewhere (LED-1..LED-5).
 
-Owns the equations. Counting happens where bytes move (`_lane`, `_output`); here the counts are held against
-what really lies in the queues. It must not change anything.
+Owns the equations. Counting happens where bytes move (`_flow`'s lanes, `_output`); `_bookkeeping` takes the counts
+together with what really lies in the queues. It must not change anything.
 """
 
 from __future__ import annotations

@@ -259,12 +259,12 @@ class Lifecycle:
         self._lint_pended_fin(flow)
         self.waterfall.discard_queues(flow)
         if leg is None:
-            self._give_up(flow, 0)
-            self._give_up(flow, 1)
+            self.give_up_output(flow, 0)
+            self.give_up_output(flow, 1)
             flow.abort = ABORT_NOW
             flow.end_status = NtStatus.STATUS_CONNECTION_ABORTED
         else:
-            self._give_up(flow, 1 - leg)  # what the dead leg should have received
+            self.give_up_output(flow, 1 - leg)  # what the dead leg should have received
             flow.abort = ABORT_FLUSH
             flow.end_status = NtStatus.STATUS_CONNECTION_RESET
             self._indicate_abort(flow, leg)
@@ -272,7 +272,8 @@ class Lifecycle:
         self.core.touch(flow)
         self.core.ending.append(flow)
 
-    def _give_up(self, flow: Flow, direction: int) -> None:
+    def give_up_output(self, flow: Flow, direction: int) -> None:
+        """What is still owed in that direction is lost: `discarded_out` (IND-18, DRP-4)."""
         count = flow.out[direction].discard()
         if count and self.core.tracing:
             self.core.emit("discard", flow, dir=flow.direction_name(direction), len=count, reason="unsent")
