@@ -1,0 +1,49 @@
+"""Floor 0: formats without I/O: the walk from a captured frame to its TCP segment, and the writing of captures."""
+
+from __future__ import annotations
+
+from ._records import (
+    SKIP_MALFORMED,
+    SKIP_NOT_IP,
+    SKIP_NOT_TCP,
+    SKIP_TUNNEL,
+    SKIP_UNKNOWN_LINK,
+    Fragment,
+    Segment,
+    Skip,
+    Walked,
+)
+from ._walk import (
+    LINK_ETHERNET,
+    LINK_IPV4,
+    LINK_IPV6,
+    LINK_LOOP,
+    LINK_NULL,
+    LINK_RAW,
+    LINK_SLL,
+    LINK_SLL2,
+    walk,
+    walk_ip,
+)
+
+__all__ = [
+    "LINK_ETHERNET",
+    "LINK_IPV4",
+    "LINK_IPV6",
+    "LINK_LOOP",
+    "LINK_NULL",
+    "LINK_RAW",
+    "LINK_SLL",
+    "LINK_SLL2",
+    "SKIP_MALFORMED",
+    "SKIP_NOT_IP",
+    "SKIP_NOT_TCP",
+    "SKIP_TUNNEL",
+    "SKIP_UNKNOWN_LINK",
+    "Fragment",
+    "Segment",
+    "Skip",
+    "Walked",
+    "walk",
+    "walk_ip",
+]
