@@ -363,8 +363,12 @@ class Stage:
 class FlowInputs(Protocol):
     """Where a flow sends what its driver tells it; `_inputs` implements it."""
 
-    def received(self, flow: Flow, direction: int, view: memoryview, urgent: bool, fin: bool) -> None: ...
+    def received(
+        self, flow: Flow, direction: int, view: memoryview, urgent: bool, fin: bool, push: bool | None
+    ) -> None: ...
     def received_fin(self, flow: Flow, direction: int) -> None: ...
+    def gap(self, flow: Flow, direction: int, length: int) -> None: ...
+    def midstream(self, flow: Flow) -> None: ...
     def reset(self, flow: Flow, leg: int, reason: str) -> None: ...
     def sent(self, flow: Flow, direction: int, count: int) -> None: ...
     def fin_sent(self, flow: Flow, direction: int) -> None: ...
@@ -398,6 +402,7 @@ class Flow:
         "fin_in",
         "fin_time",
         "gone_reported",
+        "hole",
         "id",
         "injected",
         "input_ended",
@@ -405,6 +410,7 @@ class Flow:
         "lanes",
         "layer_id",
         "marked",
+        "missing",
         "needs_stages",
         "number",
         "ordinal",
@@ -450,6 +456,8 @@ class Flow:
         self.redirect_context: Any = None
         self.read = [0, 0]
         self.discarded_unread = [0, 0]
+        self.missing = [0, 0]  # bytes a capture does not hold; the ledger and offsets do not count them
+        self.hole = [0, 0]  # those of them that no run carries down the stages yet (POL-4)
         self.input_ended = [False, False]
         self.fin_in = [False, False]
         self.fin_time = 0.0
@@ -481,7 +489,12 @@ class Flow:
     # -- inputs (driver -> engine) -------------------------------------------------------------------
 
     def received(
-        self, direction: int, view: bytes | bytearray | memoryview, urgent: bool = False, fin: bool = False
+        self,
+        direction: int,
+        view: bytes | bytearray | memoryview,
+        urgent: bool = False,
+        fin: bool = False,
+        push: bool | None = None,
     ) -> None:
         """Bytes were read: one item (IND-3).
 
@@ -491,12 +504,26 @@ class Flow:
             urgent: they are the one byte at the urgent mark (IND-7).
             fin: the driver already knows that the end of stream follows; the FIN is then part of this call.
                 Only `fin_lookahead` and `fin_with_data` make a difference of it (NMD-9, IND-13).
+            push: whether the segment had PSH, where that is known and wanted: RECEIVE items then show it. None
+                sets RECEIVE_PUSH on every RECEIVE item (IND-5). SEND items have no such flag.
         """
-        self._inputs.received(self, direction, memoryview(view), urgent, fin)
+        self._inputs.received(self, direction, memoryview(view), urgent, fin, push)
 
     def received_fin(self, direction: int) -> None:
         """End of stream was read in that direction (IND-13)."""
         self._inputs.received_fin(self, direction)
+
+    def gap(self, direction: int, length: int) -> None:
+        """`length` bytes of that direction are missing for good, right here: policy `on_gap` (POL-4).
+
+        They are counted in `missing`, in no ledger and in no offset. With `permit` the next call of every stage
+        says so in missedBytes. Raises ValueError unless `length` is positive.
+        """
+        self._inputs.gap(self, direction, length)
+
+    def midstream(self) -> None:
+        """The beginning of this connection is unknown: policy `on_midstream` (POL-5). Before any input."""
+        self._inputs.midstream(self)
 
     def reset(self, leg: int, reason: str = "") -> None:
         """A leg was reset by its peer (IND-27): 0 the local host's, 1 the remote's."""

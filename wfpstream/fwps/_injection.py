@@ -533,7 +533,10 @@ def _last_of(first: NetBufferList | None) -> NetBufferList | None:
 
 
 def _take_over_missed(flow: Flow, lane: Lane) -> None:
-    """ARB-11: what higher stages blocked lies before an injection, if nothing between them still waits."""
+    """ARB-11: what higher stages blocked lies before an injection, if nothing between them still waits.
+
+    So does what a capture does not hold (POL-4).
+    """
     lanes = flow.lanes[lane.direction]
     place = lane.stage.index
     for index in range(place - 1, -1, -1):
@@ -544,3 +547,9 @@ def _take_over_missed(flow: Flow, lane: Lane) -> None:
             passed.missed += upper.carry
         lane.carry += upper.carry
         upper.carry = 0
+    hole = flow.hole[lane.direction]
+    if hole and not lanes[0].queue:
+        for passed in lanes[: place + 1]:
+            passed.missed += hole
+        lane.carry += hole
+        flow.hole[lane.direction] = 0

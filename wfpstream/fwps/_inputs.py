@@ -6,7 +6,7 @@ Owns the effect of each input at the border (architecture, the engine's border) 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import _stream_state as rules
 from ._bookkeeping import ledger_of
@@ -30,14 +30,17 @@ class Inputs:
         self.lifecycle = lifecycle
         core.recount = self.recount
 
-    def received(self, flow: Flow, direction: int, view: memoryview, urgent: bool, fin: bool) -> None:
+    def received(
+        self, flow: Flow, direction: int, view: memoryview, urgent: bool, fin: bool, push: bool | None
+    ) -> None:
         if not self._takes_input(flow, direction):
             flow.unread(direction, len(view))
             return
         if not len(view):
             return
-        flags = self._flags(flow, direction, urgent)
+        flags = self._flags(flow, direction, urgent, push)
         run = Run(view, None, flags, 0, flow.read[direction], borrowed=True)
+        self._take_hole(flow, direction, run)
         flow.read[direction] += len(view)
         flow.activity = self.core.clock()
         if urgent:
@@ -50,10 +53,10 @@ class Inputs:
         if fin and not together:
             self.received_fin(flow, direction)
 
-    def _flags(self, flow: Flow, direction: int, urgent: bool) -> int:
-        """IND-5: PUSH on every inbound item; IND-6: NODELAY where the local leg is configured so; IND-7."""
+    def _flags(self, flow: Flow, direction: int, urgent: bool, push: bool | None) -> int:
+        """IND-5: PUSH on every inbound item, or as captured; IND-6: NODELAY as the local leg has it; IND-7."""
         if direction == rules.RECEIVE:
-            flags = rules.FLUSH_FLAG[1]
+            flags = 0 if push is False else rules.FLUSH_FLAG[1]
         else:
             flags = rules.FLUSH_FLAG[0] if flow.endpoints.nodelay else 0
         return flags | rules.EXPEDITED_FLAG[direction] if urgent else flags
@@ -70,7 +73,46 @@ class Inputs:
         flow.fin_time = flow.fin_time or self.core.clock()
         self._limit_both_read(flow)
         fin = Run(EMPTY_VIEW, None, 0, 0, flow.read[direction], fin=True)
+        self._take_hole(flow, direction, fin)
         self.waterfall.deliver(flow, direction, fin, 0)
+
+    # -- what a capture does not hold ------------------------------------------------------------------
+
+    def gap(self, flow: Flow, direction: int, length: int) -> None:
+        """POL-4: with `permit` the next run of this direction carries the hole past every stage."""
+        if length <= 0:
+            raise ValueError(f"a gap of {length} bytes")
+        flow.missing[direction] += length
+        if not self._takes_input(flow, direction):
+            return
+        flow.hole[direction] += length
+        self._meet_policy(flow, "on_gap", dir=flow.direction_name(direction), len=length)
+
+    def midstream(self, flow: Flow) -> None:
+        """POL-5: what lies before the first byte seen is counted nowhere."""
+        if flow.phase == LIVE and flow.doomed is None:
+            self._meet_policy(flow, "on_midstream")
+
+    def _meet_policy(self, flow: Flow, name: str, **place: Any) -> None:
+        """POL-1 for the flow as a whole; inspection callouts are met with `permit` (POL-2).
+
+        Where nothing but inspection callouts looks at a flow, that is all there is to do.
+        """
+        value = getattr(self.core.options.policy, name)
+        deciding = [stage for stage in flow.stages if not stage.is_inspection]
+        if flow.stages and not deciding:
+            value = rules.POLICY_PERMIT
+        self.waterfall.report_policy(flow, None, name, value, **place)
+        if value == rules.POLICY_DROP:
+            self.waterfall.doom(flow, "drop")
+        elif value == rules.POLICY_BYPASS:
+            for stage in deciding:
+                self.waterfall.bypass(flow, stage)
+        self._settle(flow)
+
+    def _take_hole(self, flow: Flow, direction: int, run: Run) -> None:
+        """POL-4: what is missing lies right before this run (ARB-11: counted by stream position)."""
+        run.missed, flow.hole[direction] = flow.hole[direction], 0
 
     def reset(self, flow: Flow, leg: int, reason: str) -> None:
         if flow.phase != LIVE or flow.doomed is not None:

@@ -284,6 +284,7 @@ class Lifecycle:
         if not options.indicate_abort or not profile_at_least(options.profile, "win7"):
             return
         for stage in flow.stages:
+            stage.lanes[leg].missed += flow.hole[leg]  # POL-4: nothing else of this direction follows
             if stage.kind == rules.CALL and (stage.ever_classified or stage.context):
                 self.waterfall.indicate_abort(flow, stage, leg)
 

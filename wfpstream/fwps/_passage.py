@@ -147,6 +147,7 @@ class Passage:
         """ARB-10, REG-7: a plain BLOCK filter, or a callout that is not registered, takes bytes and FIN."""
         lane.mark_seen(run)
         if run.fin:
+            lane.carry += run.missed
             self.gone(run, 0)
             return
         self.classifier.indicate_discard(flow, lane, run)

@@ -7,7 +7,7 @@ must not know drivers, nor how a service call is validated.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import _stream_state as rules
 from ._passage import Passage
@@ -134,6 +134,7 @@ class Waterfall(Passage):
             out_flags |= rules.NO_MORE_DATA  # NMD-9
             if self.core.options.fin_with_data:
                 flags |= rules.DISCONNECT_FLAG[direction]  # IND-13, SD's wording
+                self._see_fin(lane)
         result = self.classifier.classify(
             flow, lane, DATA, flags, segments, length, out_flags, answer, offset
         )
@@ -285,12 +286,13 @@ class Waterfall(Passage):
         else:
             self._move(flow, lane, kind, length, rules.CONTINUE, 0)
 
-    def report_policy(self, flow: Flow, lane: Lane | None, name: str, value: str) -> None:
-        """POL-6: every use of a policy is an event and a counter."""
+    def report_policy(self, flow: Flow, lane: Lane | None, name: str, value: str, **place: Any) -> None:
+        """POL-6: every use of a policy is an event and a counter; `place` adds keys to the event."""
         self.core.count(f"policy.{name}.{value}")
         if self.core.sinks:
             entry = lane.stage.entry if lane is not None else None
-            self.core.emit("policy", flow, name=name, value=value, where=entry.name if entry else None)
+            where = entry.name if entry else None
+            self.core.emit("policy", flow, name=name, value=value, where=where, **place)
 
     def _drop(self, flow: Flow, lane: Lane, kind: int, length: int) -> None:
         """DRP-1."""
@@ -341,6 +343,10 @@ class Waterfall(Passage):
         stage = lane.stage
         if any(each.pended_buffers or each.fin_pended for each in stage.lanes):
             self.core.violation("V-18", "ALLOW_CONNECTION with something pended", lane)
+        self.bypass(flow, stage)
+
+    def bypass(self, flow: Flow, stage: Stage) -> None:
+        """ALW-1, ALW-3, whoever wanted it: the callout (ALLOW_CONNECTION) or a policy (POL-1)."""
         stage.allowed = True
         stage.refresh()
         for each in stage.lanes:
@@ -400,6 +406,10 @@ class Waterfall(Passage):
             released = self._release(flow, lane, run, destination, answer)
         if with_fin and not lane.visible:
             self._take_fin_along(flow, lane, effect, answer)
+
+    def _see_fin(self, lane: Lane) -> None:
+        """The FIN is shown on the bytes before it, and with it what was lost between (ARB-11)."""
+        lane.mark_seen(next(run for run in reversed(lane.queue) if run.fin))
 
     def _take_fin_along(self, flow: Flow, lane: Lane, effect: int, answer: int) -> None:
         """`fin_with_data`: the indication carried the FIN, so its answer is the FIN's as well (IND-13)."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from wfpstream.engine import (
     ABORT_FLUSH,
@@ -27,6 +27,15 @@ from wfpstream.fwps import Callout, DirectionLedger, RunTime
 SEND, RECEIVE = 0, 1
 LEGS = {"local": 0, "remote": 1}
 MAX_TURNS = 100_000
+
+
+class Item(NamedTuple):
+    """One thing a peer sent: data, an urgent byte, a FIN, or a hole where a capture has none of it."""
+
+    kind: str
+    data: bytes = b""
+    push: bool | None = None
+    missing: int = 0
 
 
 class Peer:
@@ -94,7 +103,7 @@ class FlowEnds:
         self.local = Peer(self)
         self.remote = Peer(self)
         self._driver = driver
-        self._outbox: tuple[deque[tuple[str, bytes]], deque[tuple[str, bytes]]] = (deque(), deque())
+        self._outbox: tuple[deque[Item], deque[Item]] = (deque(), deque())
         self._serving = False
         self._gone = False
         self._buffer = bytearray()
@@ -102,21 +111,31 @@ class FlowEnds:
 
     # -- what tests say --------------------------------------------------------------------------------
 
-    def send(self, data: bytes, urgent: bool = False, fin: bool = False) -> None:
-        """The local host sends `data` (SEND); `fin` sends a FIN in the same read."""
-        self._put(SEND, data, urgent, fin)
+    def send(self, data: bytes, urgent: bool = False, fin: bool = False, push: bool | None = None) -> None:
+        """The local host sends `data` (SEND); `fin` sends a FIN in the same read, `push` is a captured PSH."""
+        self._put(SEND, data, urgent, fin, push)
 
-    def receive(self, data: bytes, urgent: bool = False, fin: bool = False) -> None:
+    def receive(self, data: bytes, urgent: bool = False, fin: bool = False, push: bool | None = None) -> None:
         """The remote host sends `data` (RECEIVE)."""
-        self._put(RECEIVE, data, urgent, fin)
+        self._put(RECEIVE, data, urgent, fin, push)
 
     def send_fin(self) -> None:
         """The local host half-closes."""
-        self._put_item(SEND, ("fin", b""))
+        self._put_item(SEND, Item("fin"))
 
     def receive_fin(self) -> None:
         """The remote host half-closes."""
-        self._put_item(RECEIVE, ("fin", b""))
+        self._put_item(RECEIVE, Item("fin"))
+
+    def gap(self, direction: int, length: int) -> None:
+        """As in a capture: the next `length` bytes of that direction (0 SEND, 1 RECEIVE) are missing for good."""
+        self._put_item(direction, Item("gap", missing=length))
+
+    def midstream(self) -> None:
+        """As in a capture: the beginning of this connection is missing. Before anything is sent."""
+        self.flow.midstream()
+        self.serve()
+        self._driver.settle()
 
     def reset(self, who: str) -> None:
         """`who` ("local" or "remote") resets its connection."""
@@ -149,15 +168,15 @@ class FlowEnds:
 
     def pending_input(self, direction: int) -> int:
         """Bytes the sender could not get rid of, because the direction is not read."""
-        return sum(len(data) for kind, data in self._outbox[direction] if kind != "fin")
+        return sum(len(item.data) for item in self._outbox[direction])
 
     # -- the driver's cycle ----------------------------------------------------------------------------
 
-    def _put(self, direction: int, data: bytes, urgent: bool, fin: bool) -> None:
+    def _put(self, direction: int, data: bytes, urgent: bool, fin: bool, push: bool | None) -> None:
         kind = "urgent" if urgent else "data+fin" if fin else "data"
-        self._put_item(direction, (kind, bytes(data)))
+        self._put_item(direction, Item(kind, bytes(data), push))
 
-    def _put_item(self, direction: int, item: tuple[str, bytes]) -> None:
+    def _put_item(self, direction: int, item: Item) -> None:
         self._outbox[direction].append(item)
         self.serve()
         self._driver.settle()
@@ -184,12 +203,14 @@ class FlowEnds:
         outbox = self._outbox[direction]
         if not outbox or self.flow.may_read(direction) != YES:
             return False
-        kind, data = outbox.popleft()
+        kind, data, push, missing = outbox.popleft()
         if kind == "fin":
             self.flow.received_fin(direction)
+        elif kind == "gap":
+            self.flow.gap(direction, missing)
         else:
             self._buffer = bytearray(data)
-            self.flow.received(direction, self._buffer, urgent=kind == "urgent", fin=kind == "data+fin")
+            self.flow.received(direction, self._buffer, kind == "urgent", kind == "data+fin", push)
             self._write(SEND)
             self._write(RECEIVE)
             self._driver.engine.settle_output(self.flow)
@@ -201,13 +222,15 @@ class FlowEnds:
         outbox = self._outbox[leg]
         deferred = bool(leg) and self.flow.is_deferred()
         while outbox:
-            kind, data = outbox.popleft()
+            kind, data, push, missing = outbox.popleft()
             if kind == "fin":
                 continue
-            if deferred:
+            if kind == "gap":
+                self.flow.gap(leg, missing)
+            elif deferred:
                 self.flow.unread(leg, len(data))
             else:
-                self.flow.received(leg, data, urgent=kind == "urgent")
+                self.flow.received(leg, data, urgent=kind == "urgent", push=push)
                 self._driver.engine.settle_output(self.flow)
 
     def _write(self, direction: int) -> bool:
