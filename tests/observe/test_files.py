@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from wfpstream.observe import open_private_file, write_private_file
+from wfpstream.observe import open_private_file, replace_private_file, write_private_file
 
 
 def test_a_written_file_is_private_and_alone(tmp_path: Path) -> None:
@@ -72,3 +72,39 @@ def test_a_device_is_not_replaced() -> None:
     fd = open_private_file("/dev/null")
     os.close(fd)
     assert Path("/dev/null").is_char_device()
+
+
+def test_a_replaced_file_appears_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "out.pcap"
+    path.write_bytes(b"an older one")
+    path.chmod(0o666)
+    with replace_private_file(path) as file:
+        file.write(b"new")
+        file.flush()
+        assert path.read_bytes() == b"an older one"
+    assert path.read_bytes() == b"new"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert os.listdir(tmp_path) == ["out.pcap"]
+
+
+def test_a_file_that_failed_halfway_replaces_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "out.pcap"
+    path.write_bytes(b"an older one")
+    with pytest.raises(ZeroDivisionError), replace_private_file(path) as file:
+        file.write(b"half")
+        file.write(bytes(1 // 0))
+    assert path.read_bytes() == b"an older one"
+    assert os.listdir(tmp_path) == ["out.pcap"]
+
+
+def test_a_fifo_is_written_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    received: list[bytes] = []
+    reader = threading.Thread(target=lambda: received.append(path.read_bytes()))
+    reader.start()
+    with replace_private_file(path) as file:
+        file.write(b"through")
+    reader.join()
+    assert received == [b"through"]
+    assert stat.S_ISFIFO(path.stat().st_mode)

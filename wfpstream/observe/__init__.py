@@ -5,7 +5,7 @@ Sinks are plain callables for `FilterEngine.add_sink`. They never raise and neve
 
 from __future__ import annotations
 
-from wfpstream.observe._files import open_private_file, write_private_file
+from wfpstream.observe._files import open_private_file, replace_private_file, write_private_file
 from wfpstream.observe._human import HumanLines, describe_ends, describe_event, describe_flow
 from wfpstream.observe._json_lines import DataMode, JsonLines, wall_time
 from wfpstream.observe._schema import events_schema
@@ -20,6 +20,7 @@ __all__ = [
     "describe_flow",
     "events_schema",
     "open_private_file",
+    "replace_private_file",
     "safe_bytes",
     "safe_text",
     "wall_time",

@@ -9,7 +9,13 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
+
+# Captures are written in small records.
+_BUFFER = 1 << 18
 
 
 def write_private_file(path: str | os.PathLike[str], data: bytes) -> None:
@@ -18,15 +24,25 @@ def write_private_file(path: str | os.PathLike[str], data: bytes) -> None:
     Raises:
         OSError: as the system says; nothing is left beside `path`.
     """
-    folder, name = os.path.split(os.fspath(path))
-    fd, beside = tempfile.mkstemp(prefix=f".{name}.", dir=folder or ".")
-    try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(data)
-        os.replace(beside, path)
-    except BaseException:
-        os.unlink(beside)
-        raise
+    with _beside(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def replace_private_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A file to write for as long as the block lasts: it comes to `path` in one step when the block ends well.
+
+    If the block raises, what was at `path` stays there. A FIFO or device is written as it is, as one goes.
+
+    Raises:
+        OSError: as the system says; nothing is left beside `path`.
+    """
+    if _is_special(Path(path)):
+        with open(path, "wb", buffering=_BUFFER) as special:
+            yield special
+    else:
+        with _beside(path) as file:
+            yield file
 
 
 def open_private_file(path: str | os.PathLike[str]) -> int:
@@ -46,6 +62,19 @@ def open_private_file(path: str | os.PathLike[str]) -> int:
         os.unlink(beside)
         raise
     return fd
+
+
+@contextmanager
+def _beside(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    folder, name = os.path.split(os.fspath(path))
+    fd, beside = tempfile.mkstemp(prefix=f".{name}.", dir=folder or ".")
+    try:
+        with os.fdopen(fd, "wb", buffering=_BUFFER) as file:
+            yield file
+        os.replace(beside, path)
+    except BaseException:
+        os.unlink(beside)
+        raise
 
 
 def _is_special(path: Path) -> bool:
