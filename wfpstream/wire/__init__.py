@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from ._capture import pcap_header, pcap_record, pcapng_header, pcapng_record
+from ._checksum import internet_checksum
+from ._plain import plain_tcp
 from ._records import (
     SKIP_MALFORMED,
     SKIP_NOT_IP,
@@ -13,6 +16,7 @@ from ._records import (
     Skip,
     Walked,
 )
+from ._synthesis import FrameMaker, handshake_options, tcp_frame
 from ._walk import (
     LINK_ETHERNET,
     LINK_IPV4,
@@ -41,9 +45,18 @@ __all__ = [
     "SKIP_TUNNEL",
     "SKIP_UNKNOWN_LINK",
     "Fragment",
+    "FrameMaker",
     "Segment",
     "Skip",
     "Walked",
+    "handshake_options",
+    "internet_checksum",
+    "pcap_header",
+    "pcap_record",
+    "pcapng_header",
+    "pcapng_record",
+    "plain_tcp",
+    "tcp_frame",
     "walk",
     "walk_ip",
 ]
