@@ -22,18 +22,21 @@ from ._records import (
     malformed,
 )
 
-MAX_NESTED = 4
+MAX_NESTED: Final = 4
+FRAGMENTED: Final = 0x3FFF  # in IPv4's seventh and eighth byte: more fragments, or an offset
 
 _IPV4: Final = Struct("!BxHHHxB2x4s4s")
 _IPV6: Final = Struct("!BxxxHBx16s16s")
 _TCP: Final = Struct("!HHIIBBHxxH")
+_PLAIN_IPV4: Final = Struct("!BxHxxHxBxx4s4sHHIIBBHxxH")
+_PLAIN_IPV6: Final = Struct("!BxxxHBx16s16sHHIIBBHxxH")
 _WORD: Final = Struct("!I")
 _PORTS: Final = Struct("!HH")
 _FRAGMENT: Final = Struct("!BxHI")
 
 _HOP_BY_HOP = 0
 _IPIP = 4
-_TCP_PROTOCOL = 6
+PROTOCOL_TCP: Final = 6
 _UDP = 17
 _IPV6_IN_IP = 41
 _ROUTING = 43
@@ -61,7 +64,7 @@ _TUNNEL_PORTS: Final = {
 }
 # A fragment of anything else cannot turn out to be TCP, so nobody has to keep it.
 _LEADS_TO_TCP: Final = (
-    frozenset({_IPIP, _TCP_PROTOCOL, _UDP, _IPV6_IN_IP}) | _IPV6_HEADERS | _TUNNEL_PROTOCOLS.keys()
+    frozenset({_IPIP, PROTOCOL_TCP, _UDP, _IPV6_IN_IP}) | _IPV6_HEADERS | _TUNNEL_PROTOCOLS.keys()
 )
 
 _JUMBO_PAYLOAD = 0xC2
@@ -71,6 +74,8 @@ _LISTED_ROUTING: Final = frozenset({0, 2})
 _IPV4_SOURCE_ROUTES: Final = frozenset({0x83, 0x89})
 
 Bytes = bytes | memoryview
+
+_new_segment = Segment.__new__
 
 
 def walk_packet(frame: Bytes, at: int, end: int, depth: int) -> Walked:
@@ -87,6 +92,74 @@ def walk_packet(frame: Bytes, at: int, end: int, depth: int) -> Walked:
 
 def walk_ipv4(frame: Bytes, at: int, end: int, depth: int) -> Walked:
     """Walk the IPv4 packet at `at`; `depth` IP packets are around it."""
+    if end - at >= 40:  # without options and with TCP: read both headers in one step
+        segment = _new_segment(Segment)
+        (
+            first,
+            total,
+            spot,
+            protocol,
+            segment.source,
+            segment.destination,
+            segment.source_port,
+            segment.destination_port,
+            segment.sequence,
+            segment.acknowledgement,
+            offset,
+            segment.flags,
+            segment.window,
+            segment.urgent,
+        ) = _PLAIN_IPV4.unpack_from(frame, at)
+        if first == 0x45 and protocol == PROTOCOL_TCP and not spot & FRAGMENTED:
+            start = at + 20 + (offset >> 4 << 2)
+            stop = at + total
+            if at + 40 <= start <= stop and start <= end:
+                return _filled(segment, 4, frame, at, at + 20, start, stop, end)
+    return walk_any_ipv4(frame, at, end, depth)
+
+
+def walk_ipv6(frame: Bytes, at: int, end: int, depth: int) -> Walked:
+    """Walk the IPv6 packet at `at`; `depth` IP packets are around it."""
+    if end - at >= 60:  # without extension headers and with TCP: read both headers in one step
+        segment = _new_segment(Segment)
+        (
+            first,
+            length,
+            protocol,
+            segment.source,
+            segment.destination,
+            segment.source_port,
+            segment.destination_port,
+            segment.sequence,
+            segment.acknowledgement,
+            offset,
+            segment.flags,
+            segment.window,
+            segment.urgent,
+        ) = _PLAIN_IPV6.unpack_from(frame, at)
+        if first >> 4 == 6 and protocol == PROTOCOL_TCP:
+            start = at + 40 + (offset >> 4 << 2)
+            stop = at + 40 + length
+            if at + 60 <= start <= stop and start <= end:
+                return _filled(segment, 6, frame, at, at + 40, start, stop, end)
+    return _any_ipv6(frame, at, end, depth)
+
+
+def _filled(
+    segment: Segment, version: int, frame: Bytes, ip_at: int, tcp_at: int, start: int, stop: int, end: int
+) -> Segment:
+    """`segment` with what is not read from its header; the payload is promised from `start` to `stop`."""
+    segment.version = version
+    segment.payload = memoryview(frame)[start : stop if stop < end else end]
+    segment.missing = 0 if stop <= end else stop - (start if start > end else end)
+    segment._frame = frame
+    segment._ip_at = ip_at
+    segment._tcp_at = tcp_at
+    return segment
+
+
+def walk_any_ipv4(frame: Bytes, at: int, end: int, depth: int) -> Walked:
+    """As `walk_ipv4`, without its short cut."""
     if end - at < 20:
         return malformed("an IPv4 header that is cut")
     first, total, identification, spot, protocol, source, destination = _IPV4.unpack_from(frame, at)
@@ -102,19 +175,19 @@ def walk_ipv4(frame: Bytes, at: int, end: int, depth: int) -> Walked:
         return malformed(f"an IPv4 total length of {total}, less than its header")
     if size > 20:
         destination = _last_hop(frame, at + 20, upper, destination)
-    if spot & 0x3FFF:
+    if spot & FRAGMENTED:
         header = bytes(frame[at : at + 6]) + b"\0\0" + bytes(frame[at + 8 : upper])
         where = (source, destination, identification, protocol)
         return _fragment(4, where, (spot & 0x1FFF) << 3, bool(spot & 0x2000), frame, upper, stop, end, header)
-    if protocol == _TCP_PROTOCOL:
+    if protocol == PROTOCOL_TCP:
         return _tcp(frame, upper, stop, end, 4, source, destination, at)
     if protocol == _AUTHENTICATION:
         return _chain(frame, protocol, at, upper, stop, end, depth, 4, source, destination)
     return _upper(frame, protocol, upper, min(stop, end), depth)
 
 
-def walk_ipv6(frame: Bytes, at: int, end: int, depth: int) -> Walked:
-    """Walk the IPv6 packet at `at`; `depth` IP packets are around it."""
+def _any_ipv6(frame: Bytes, at: int, end: int, depth: int) -> Walked:
+    """As `walk_ipv6`, without its short cut."""
     if end - at < 40:
         return malformed("an IPv6 header that is cut")
     first, length, protocol, source, destination = _IPV6.unpack_from(frame, at)
@@ -123,7 +196,7 @@ def walk_ipv6(frame: Bytes, at: int, end: int, depth: int) -> Walked:
     upper = at + 40
     # A payload length of 0 is a jumbogram (RFC 2675) or, without its option, a packet for TSO.
     stop = upper + (length or _jumbo_length(frame, protocol, upper, end) or end - upper)
-    if protocol == _TCP_PROTOCOL:
+    if protocol == PROTOCOL_TCP:
         return _tcp(frame, upper, stop, end, 6, source, destination, at)
     return _chain(frame, protocol, at, upper, stop, end, depth, 6, source, destination)
 
@@ -162,7 +235,7 @@ def _chain(
             source = _home_address(frame, at + 2, at + size, source)
         protocol, named_at = frame[at], at
         at += size
-    if protocol == _TCP_PROTOCOL:
+    if protocol == PROTOCOL_TCP:
         return _tcp(frame, at, stop, end, version, source, destination, ip_at)
     return _upper(frame, protocol, at, known, depth)
 
@@ -213,7 +286,7 @@ def _tcp(
         return malformed(f"a TCP segment of {stop - at} bytes")
     if end - at < 20:
         return malformed("a TCP header that the capture cuts")
-    segment = Segment.__new__(Segment)
+    segment = _new_segment(Segment)
     (
         segment.source_port,
         segment.destination_port,
@@ -228,15 +301,9 @@ def _tcp(
     start = at + size
     if size < 20 or start > stop:
         return malformed(f"a TCP header of {size} bytes in a segment of {stop - at}")
-    segment.version = version
     segment.source = source
     segment.destination = destination
-    segment.payload = memoryview(frame)[start : min(stop, end)]
-    segment.missing = max(0, stop - max(start, end))
-    segment._frame = frame
-    segment._ip_at = ip_at
-    segment._tcp_at = at
-    return segment
+    return _filled(segment, version, frame, ip_at, at, start, stop, end)
 
 
 def _fragment(
