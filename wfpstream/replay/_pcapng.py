@@ -43,6 +43,10 @@ class Fault(Exception):
     """Why a capture cannot be read on, in a few words without the file's name."""
 
 
+class Cut(Fault):
+    """The bytes ran out inside something. The source may know a better reason than that the file ends."""
+
+
 class Progress(Protocol):
     """What the loop over records keeps up to date for whoever watches."""
 
@@ -95,7 +99,7 @@ class BlockReader:
             yield from self._enhanced_packets()
             if not self._source.need(self._head.size):
                 if self._source.left():
-                    raise Fault("the file ends inside a block's header")
+                    raise Cut("the file ends inside a block's header")
                 return
             record = self._any_block()
             if record is not None:
@@ -144,7 +148,7 @@ class BlockReader:
         if length > MAX_BLOCK:
             raise Fault(f"a block of type {kind:#x} claims {length} bytes, more than {MAX_BLOCK}")
         if not source.need(length):
-            raise Fault(f"the file ends inside a block ({source.left()} of {length} bytes)")
+            raise Cut(f"the file ends inside a block ({source.left()} of {length} bytes)")
         start = source.offset
         if self._trailer.unpack_from(source.buffer, start + length - 4)[0] != length:
             raise Fault(f"a block of type {kind:#x} does not end with its length")
@@ -162,7 +166,7 @@ class BlockReader:
         """Take up the byte order of the section header block that lies ahead; its length."""
         source = self._source
         if not source.need(16):
-            raise Fault("the file ends inside a section header")
+            raise Cut("the file ends inside a section header")
         for order in "<>":
             length, magic, major = unpack_from(order + "IIH", source.buffer, source.offset + 4)
             if magic == BYTE_ORDER_MAGIC:
@@ -179,7 +183,7 @@ class BlockReader:
         """Pass over a block of another kind (statistics, names, secrets, somebody's own), however long."""
         source = self._source
         if not source.skip(length - 4) or not source.need(4):
-            raise Fault(f"the file ends inside a block of {length} bytes")
+            raise Cut(f"the file ends inside a block of {length} bytes")
         if self._trailer.unpack_from(source.buffer, source.offset)[0] != length:
             raise Fault("a block does not end with its length")
         source.offset += 4
@@ -222,5 +226,8 @@ class BlockReader:
             return None
         described = self._interfaces[0]
         original = self._head.unpack_from(buffer, start + 4)[1]
-        captured = min(original, described.snaplen or original, length - 16)
+        captured = min(original, described.snaplen or original)
+        if captured + 16 > length:
+            self._progress.skip(f"claims {captured} bytes in a block of {length}")
+            return None
         return (self._last_time, described.link_type, buffer[start + 12 : start + 12 + captured])

@@ -18,7 +18,7 @@ from struct import Struct
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from ._pcapng import MAX_BLOCK, MAX_PACKET, BlockReader, Fault, Record
+from ._pcapng import MAX_BLOCK, MAX_PACKET, BlockReader, Cut, Fault, Record
 from ._scapy import QuietScapy
 from ._source import CaptureError, CaptureFileName, Source, first_line, open_source
 
@@ -98,9 +98,10 @@ class CaptureReader:
             yield from records
             if source.fault is not None:
                 fault = source.fault
-        except Fault as error:
-            # Where the bytes themselves broke off, that is the reason, and the cut packet what comes of it.
+        except Cut as error:
             fault = source.fault or str(error)
+        except Fault as error:
+            fault = str(error)
         finally:
             source.close()
         self.problem = self._describe(fault)
@@ -174,7 +175,7 @@ def _pcap_records(
             yield (seconds * 1_000_000_000 + fraction * scale, link_type, buffer[start:stop])
     left = source.left()
     if left:
-        raise Fault(f"the file ends inside it ({left} of {needed} bytes)")
+        raise Cut(f"the file ends inside it ({left} of {needed} bytes)")
 
 
 class _Head:
@@ -194,7 +195,7 @@ class _Head:
             self.fault = f"its header claims {count} bytes"
             return b""
         if not self._source.need(stop):
-            self.fault = self.fault or f"it ends inside the file header ({self._source.left()} bytes)"
+            self.fault = self._source.fault or f"it ends inside the file header ({self._source.left()} bytes)"
         data = self._source.buffer[self._at : stop]
         self._at += len(data)
         return data
@@ -214,5 +215,5 @@ def _recognise(source: Source) -> RawPcapReader:
         with QuietScapy():
             return RawPcapNgReader(head)  # type: ignore[arg-type] # any file will do
     except Exception as error:  # whatever scapy raises means the same to us
-        why = source.fault or head.fault or f"is no pcap or pcapng capture ({first_line(error)})"
+        why = head.fault or f"is no pcap or pcapng capture ({first_line(error)})"
         raise CaptureError(f"{source.name}: {why}") from None
