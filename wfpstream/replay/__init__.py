@@ -1,3 +1,29 @@
-"""Replay of captures: reading, reassembly, the replay driver. The only room that may import scapy."""
+"""Floor 4: captures through the same engine: reading, reassembly, the replay driver, the output capture.
 
-__all__: list[str] = []
+The only room that may import scapy (GPL-2.0-only), and it does so when a capture is opened. It must not know
+configuration files, event files or the command line.
+"""
+
+from __future__ import annotations
+
+from ._options import ReplayOptions
+from ._output import CaptureFile, StreamWriter, format_of
+from ._reader import CaptureError, CaptureReader, open_capture
+from ._replay import CaptureReplay, ReplayResult, replay_capture
+from ._results import CaptureSummary, DirectionResult, StreamResult
+
+__all__ = [
+    "CaptureError",
+    "CaptureFile",
+    "CaptureReader",
+    "CaptureReplay",
+    "CaptureSummary",
+    "DirectionResult",
+    "ReplayOptions",
+    "ReplayResult",
+    "StreamResult",
+    "StreamWriter",
+    "format_of",
+    "open_capture",
+    "replay_capture",
+]

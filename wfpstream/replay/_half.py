@@ -1,0 +1,250 @@
+"""One direction of a captured TCP connection: its sequence space, put back in order.
+
+Owns where the stream is (`next`), what arrived ahead of it, which copy of a byte counts, and when a hole will not be
+filled any more. It must not know packets, engines or who is the client. Sequence numbers are unwrapped: `next` starts
+below 2**32 and grows past it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._feed import Feed
+    from ._stream import Stream
+
+Segment = tuple[int, bytes]
+"""(unwrapped sequence number of the first byte, bytes)."""
+
+SEQUENCE_MASK = 0xFFFFFFFF
+_HALF_SPACE = 1 << 31
+# The largest window TCP can offer (RFC 7323: 65,535 << 14): a segment further ahead belongs to nothing we know.
+MAX_AHEAD = 1 << 30
+# What a buffered segment costs beside its bytes; one-byte segments must not be free.
+SEGMENT_COST = 128
+# Delivered segments kept to tell a retransmission from a different copy (references, not copies).
+_RECENT_SEGMENTS = 4
+_RECENT_BYTES = 8192
+
+
+class Half:
+    """One direction, from the side of its sender.
+
+    Attributes:
+        next: unwrapped sequence number of the next byte to deliver; -1 until the direction's base is known.
+        first: sequence number of its SYN, real or deduced from the first segment; -1 before.
+        acked: the last acknowledgement number this side sent about the other direction; -1 before.
+        ahead: segments that arrived before their turn: (unwrapped start, bytes), sorted, not overlapping.
+        buffered: what `ahead` costs, bytes, each segment's overhead included.
+        fin_at: unwrapped sequence number of the FIN, -1 before.
+        fin: the FIN was delivered, or came when the connection was over already.
+        rst: this side sent a reset that counted.
+        hole_since: capture time, ns, since which the hole before `ahead` has been there.
+        hole_acked: capture time, ns, at which the other side acknowledged bytes in the hole; -1 before.
+        promised: unwrapped end of a segment of which the capture holds only the front (snaplen); -1 without.
+        urgent: unwrapped sequence numbers of urgent bytes not yet delivered.
+        pushed: unwrapped ends of segments that came with PSH and before their turn.
+    """
+
+    __slots__ = (
+        "_recent",
+        "acked",
+        "after_end",
+        "ahead",
+        "buffered",
+        "conflicts",
+        "feed",
+        "fin",
+        "fin_at",
+        "first",
+        "hole_acked",
+        "hole_since",
+        "key",
+        "next",
+        "out_of_window",
+        "peer",
+        "promised",
+        "pushed",
+        "repeated",
+        "rst",
+        "stream",
+        "syn",
+        "urgent",
+    )
+
+    peer: Half
+    feed: Feed
+
+    def __init__(self, stream: Stream, key: bytes) -> None:
+        self.stream = stream
+        self.key = key
+        self.next = -1
+        self.first = -1
+        self.acked = -1
+        self.ahead: list[Segment] = []
+        self.buffered = 0
+        self.fin_at = -1
+        self.fin = False
+        self.syn = False
+        self.rst = False
+        self.hole_since = -1
+        self.hole_acked = -1
+        self.promised = -1
+        self.urgent: list[int] = []
+        self.pushed: set[int] = set()
+        self.conflicts = 0
+        self.repeated = 0
+        self.out_of_window = 0
+        self.after_end = 0
+        self._recent: deque[Segment] = deque(maxlen=_RECENT_SEGMENTS)
+
+    # -- where a segment lies --------------------------------------------------------------------------
+
+    def begin(self, sequence: int) -> None:
+        """The first byte of this direction has this sequence number."""
+        self.next = sequence & SEQUENCE_MASK
+
+    def unwrap(self, sequence: int) -> int:
+        """`sequence` (32 bits) as an unwrapped number, the one nearest to `next`."""
+        ahead = (sequence - self.next) & SEQUENCE_MASK
+        return self.next + (ahead - (1 << 32) if ahead >= _HALF_SPACE else ahead)
+
+    def has_acked(self, other: Half, sequence: int) -> bool:
+        """This side has acknowledged the other direction beyond `sequence` (unwrapped)."""
+        return self.acked >= 0 and other.unwrap(self.acked) > sequence
+
+    # -- bytes -----------------------------------------------------------------------------------------
+
+    def deliver(self, payload: bytes) -> None:
+        """Book the next bytes in order as delivered; the hot path does the same inline."""
+        if len(payload) <= _RECENT_BYTES:
+            self._recent.append((self.next, payload))
+        self.next += len(payload)
+
+    def offer(self, start: int, payload: bytes, time_ns: int, last_wins: bool) -> list[Segment]:
+        """Take a segment wherever it lies; returns what is in order now.
+
+        Args:
+            start: its unwrapped sequence number.
+            time_ns: capture time.
+            last_wins: among bytes not delivered yet the newest copy counts, instead of the first.
+        """
+        if start - self.next > MAX_AHEAD:
+            self.out_of_window += 1
+            return []
+        if start < self.next:
+            payload = self._without_delivered(start, payload)
+            start = self.next
+        if not payload:
+            return []
+        self._put(start, payload, time_ns, last_wins)
+        return self.in_order()
+
+    def _without_delivered(self, start: int, payload: bytes) -> bytes:
+        """Cut off what was delivered before; a copy that differs from what we still have is a conflict."""
+        known = min(self.next - start, len(payload))
+        self.repeated += known
+        for at, data in self._recent:
+            low, high = max(at, start), min(at + len(data), start + known)
+            if low < high and data[low - at : high - at] != payload[low - start : high - start]:
+                self.conflicts += 1
+                break
+        return payload[known:]
+
+    def _put(self, start: int, payload: bytes, time_ns: int, last_wins: bool) -> None:
+        """Insert among the segments ahead, each byte once."""
+        end = start + len(payload)
+        index = max(0, bisect_right(self.ahead, start, key=_start_of) - 1)
+        if index < len(self.ahead) and _end_of(self.ahead[index]) <= start:
+            index += 1
+        stop = index
+        while stop < len(self.ahead) and self.ahead[stop][0] < end:
+            stop += 1
+        rivals = self.ahead[index:stop]
+        pieces = [(start, payload)]
+        if rivals:
+            self._note_rivals(start, payload, rivals)
+            pieces = _merged(start, payload, rivals, last_wins)
+        if not self.ahead and start > self.next:
+            self.hole_since = time_ns
+        self.ahead[index:stop] = pieces
+        self.buffered += sum(map(_cost, pieces)) - sum(map(_cost, rivals))
+
+    def _note_rivals(self, start: int, payload: bytes, rivals: list[Segment]) -> None:
+        differs = False
+        for at, data in rivals:
+            low, high = max(at, start), min(at + len(data), start + len(payload))
+            self.repeated += high - low
+            differs |= data[low - at : high - at] != payload[low - start : high - start]
+        self.conflicts += differs
+
+    def in_order(self) -> list[Segment]:
+        """Take out of `ahead` whatever continues the stream now."""
+        ready: list[Segment] = []
+        while len(ready) < len(self.ahead) and self.ahead[len(ready)][0] == self.next:
+            segment = self.ahead[len(ready)]
+            self.buffered -= _cost(segment)
+            self.deliver(segment[1])
+            ready.append(segment)
+        if ready:
+            del self.ahead[: len(ready)]
+            self.hole_since = self.hole_acked = -1
+        return ready
+
+    # -- holes and the end -----------------------------------------------------------------------------
+
+    @property
+    def has_hole(self) -> bool:
+        """Something lies beyond bytes that did not arrive: data, or the FIN."""
+        return bool(self.ahead) or (not self.fin and max(self.fin_at, self.promised) > self.next)
+
+    def skip_hole(self) -> int:
+        """Give the hole up: the stream goes on behind it. Returns its length, bytes."""
+        target = self.ahead[0][0] if self.ahead else self.fin_at if self.fin_at >= 0 else self.promised
+        length = target - self.next
+        self.next = target
+        self.hole_since = self.hole_acked = -1
+        self.urgent = [at for at in self.urgent if at >= target]
+        return length
+
+    def forget(self) -> None:
+        """The stream has ended: keep only what tells a late repetition from something new."""
+        self.ahead.clear()
+        self.buffered = 0
+        self._recent.clear()
+        self.urgent.clear()
+        self.pushed.clear()
+
+
+def _start_of(segment: Segment) -> int:
+    return segment[0]
+
+
+def _end_of(segment: Segment) -> int:
+    return segment[0] + len(segment[1])
+
+
+def _cost(segment: Segment) -> int:
+    return len(segment[1]) + SEGMENT_COST
+
+
+def _merged(start: int, payload: bytes, rivals: list[Segment], last_wins: bool) -> list[Segment]:
+    """`payload` and the segments it overlaps, without overlap: the first copy of a byte wins, or the last."""
+    end = start + len(payload)
+    if last_wins:
+        first, last = rivals[0], rivals[-1]
+        before = (first[0], first[1][: max(0, start - first[0])])
+        after = (end, last[1][max(0, end - last[0]) :])
+        return [piece for piece in (before, (start, payload), after) if piece[1]]
+    pieces: list[Segment] = []
+    at = start
+    for rival in rivals:
+        if at < rival[0]:
+            pieces.append((at, payload[at - start : rival[0] - start]))
+        pieces.append(rival)
+        at = max(at, _end_of(rival))
+    if at < end:
+        pieces.append((at, payload[at - start :]))
+    return pieces

@@ -1,0 +1,236 @@
+"""Finds the TCP connections of a capture and hands each its segments.
+
+Owns the table of streams, their numbers, port reuse and eviction, and what is done with frames that are no plain TCP
+(fragments, tunnels, damage). It must not know files, nor what streams do with their segments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from wfpstream import wire
+
+from ._fragments import Fragments
+from ._half import Half
+from ._player import EVICTED, NONE, OPEN, Player
+from ._stream import ACK, OVER, SYN, Stream
+from ._tunnels import TunnelError, inner_packets
+
+if TYPE_CHECKING:
+    from ._order import Order
+    from ._results import CaptureSummary
+
+_MAX_REPORTED = 20
+_MAX_NESTED = 4
+
+
+class Tracker:
+    """The streams of one capture.
+
+    Args:
+        player: plays them.
+        summary: counts packets and what was left out; problems are written there.
+        on_stream: hears of every new stream before its first segment, with that one's flags, sequence and
+            acknowledgement numbers.
+        on_gone: hears of every stream that will not change any more.
+        shard, shards: follow only this part of the streams, and number each by its first packet.
+    """
+
+    def __init__(
+        self,
+        player: Player,
+        summary: CaptureSummary,
+        on_stream: Callable[[Stream, int, int, int], None],
+        on_gone: Callable[[Stream], None],
+        shard: int = 0,
+        shards: int = 1,
+    ) -> None:
+        self._player = player
+        self._options = player.options
+        self._summary = summary
+        self._on_stream = on_stream
+        self._on_gone = on_gone
+        self._shard = shard
+        self._shards = shards
+        self._table: dict[bytes, Half] = {}
+        self._live: dict[int, Stream] = {}  # by first packet, in order of appearance
+        self._number = 0
+        self._packet = 0
+        self._fragments = Fragments()
+        self._idle_ns = int(self._options.idle * 1e9)
+        self._next_sweep_ns = 0
+        self._plain_only = not self._options.verify_checksums
+
+    def frame(self, time_ns: int, link_type: int, frame: bytes) -> None:
+        """The next record of the capture."""
+        self._packet += 1
+        player = self._player
+        if time_ns != player.now_ns:
+            player.advance(time_ns)
+        if self._plain_only:
+            plain = wire.plain_tcp(link_type, frame)
+            if plain is not None:
+                key, sequence, acknowledgement, flags, payload = plain
+                half = self._table.get(key)
+                if half is None or flags & (SYN | ACK) == SYN:
+                    half = self._half_for(key, sequence, flags, acknowledgement)
+                if half is not None:
+                    half.stream.segment(half, player.now_ns, sequence, acknowledgement, flags, payload)
+                return
+        self._walked(wire.walk(link_type, frame), link_type, frame, 0)
+        if self._idle_ns and time_ns >= self._next_sweep_ns:
+            self._sweep(time_ns)
+
+    # -- frames that are not plain -----------------------------------------------------------------------
+
+    def _walked(self, walked: wire.Walked, link_type: int, frame: bytes, depth: int) -> None:
+        if isinstance(walked, wire.Segment):
+            self._segment(walked)
+        elif isinstance(walked, wire.Fragment):
+            whole = self._fragments.add(walked, self._player.now_ns)
+            if whole is not None:
+                self._inner(whole, depth)
+        elif walked.kind in (wire.SKIP_TUNNEL, wire.SKIP_UNKNOWN_LINK):
+            self._tunnel(link_type, frame, depth)
+        elif walked.kind == wire.SKIP_MALFORMED:
+            self._summary.ignore("malformed")
+
+    def _inner(self, packet: bytes, depth: int) -> None:
+        """An IP packet that was inside something."""
+        if depth >= _MAX_NESTED:
+            self._summary.ignore("nested too deep")
+            return
+        self._walked(wire.walk_ip(packet), wire.LINK_RAW, packet, depth + 1)
+
+    def _tunnel(self, link_type: int, frame: bytes, depth: int) -> None:
+        try:
+            packets = inner_packets(link_type, frame)
+        except TunnelError as error:
+            self._problem(f"packet {self._packet}: {error}")
+            self._summary.ignore("undissectable")
+            return
+        for packet in packets:
+            self._inner(packet, depth + 1)
+
+    def _problem(self, text: str) -> None:
+        problems = self._summary.problems
+        if len(problems) < _MAX_REPORTED:
+            problems.append(f"{self._summary.capture}: {text}")
+
+    def _segment(self, segment: wire.Segment) -> None:
+        if self._options.verify_checksums and not segment.checksum_ok():
+            self._summary.ignore("bad checksum")
+            return
+        ports = segment.source_port.to_bytes(2, "big") + segment.destination_port.to_bytes(2, "big")
+        key = segment.source + segment.destination + ports
+        half = self._half_for(key, segment.sequence, segment.flags, segment.acknowledgement)
+        if half is not None:
+            half.stream.segment(
+                half,
+                self._player.now_ns,
+                segment.sequence,
+                segment.acknowledgement,
+                segment.flags,
+                bytes(segment.payload),
+                segment.urgent,
+                segment.missing,
+            )
+
+    # -- streams -----------------------------------------------------------------------------------------
+
+    def _half_for(self, key: bytes, sequence: int, flags: int, acknowledgement: int) -> Half | None:
+        """The direction a segment belongs to: of a known stream, or of a new one."""
+        half = self._table.get(key)
+        if half is not None:
+            reused = flags & (SYN | ACK) == SYN and half.stream.is_reused_by(half, sequence)
+            if not reused:
+                return half
+            self._retire(half.stream, OPEN)
+        reverse = reversed_key(key)
+        if self._shards > 1 and hash_of(key, reverse) % self._shards != self._shard:
+            return None
+        return self._new_stream(key, reverse, flags, sequence, acknowledgement)
+
+    def _new_stream(
+        self, key: bytes, reverse: bytes, flags: int, sequence: int, acknowledgement: int
+    ) -> Half:
+        if len(self._live) >= self._options.streams:
+            self._make_room()
+        number = self._number if self._shards == 1 else self._packet
+        self._number += 1
+        stream = Stream(self._player, number, self._packet, key, reverse)
+        stream.began_ns = stream.last_ns = self._player.now_ns
+        one, other = stream.halves
+        self._table[one.key] = one
+        self._table[other.key] = other
+        self._live[stream.first_packet] = stream
+        self._summary.streams += 1
+        self._on_stream(stream, flags, sequence, acknowledgement)
+        return one
+
+    def closed(self, stream: Stream) -> None:
+        """The engine is done with a stream: keep only what tells its late segments from a new one's."""
+        if stream.phase == OVER:
+            stream.forget()
+
+    def _retire(self, stream: Stream, reason: str) -> None:
+        """A stream is not followed any more."""
+        if stream.phase != OVER:
+            stream.flush(self._player.now_ns)
+        self._player.end(stream, stream.end_reason or (reason if stream.attempt is not None else NONE))
+        stream.phase = OVER
+        stream.forget()
+        for half in stream.halves:
+            if self._table.get(half.key) is half:
+                del self._table[half.key]
+        del self._live[stream.first_packet]
+        self._on_gone(stream)
+
+    def _make_room(self) -> None:
+        """The table is full: those that are over go first, then those quiet for longest."""
+        by_age = sorted(self._live.values(), key=lambda stream: (stream.phase != OVER, stream.last_ns))
+        for stream in by_age[: max(1, len(by_age) // 8)]:
+            self._evict(stream)
+
+    def _evict(self, stream: Stream) -> None:
+        if stream.phase != OVER:
+            self._summary.ignore("streams evicted")
+            self._problem(f"packet {self._packet}: stream {stream.number} ended: too many at a time, or idle")
+        self._retire(stream, EVICTED)
+
+    def _sweep(self, time_ns: int) -> None:
+        self._next_sweep_ns = time_ns + self._idle_ns // 4
+        for stream in [s for s in self._live.values() if time_ns - s.last_ns >= self._idle_ns]:
+            self._evict(stream)
+
+    def finish(self, order: Order) -> None:
+        """The capture has ended: what is buffered is handed over, delays run out, every stream is retired."""
+        player = self._player
+        end_ns = player.now_ns
+        order.step += 1
+        order.hold()
+        for stream in list(self._live.values()):
+            stream.flush(end_ns)
+        order.release()
+        order.step += 1
+        player.run_until(end_ns + int(self._options.linger * 1e9))
+        order.step += 1
+        order.hold()
+        for stream in sorted(self._live.values(), key=lambda s: (max(end_ns, s.moved_ns), s.first_packet)):
+            player.back_to(max(end_ns, stream.moved_ns))
+            self._retire(stream, OPEN)
+        order.release()
+        if self._fragments.given_up:
+            self._summary.ignored["fragments"] = self._fragments.given_up
+
+
+def reversed_key(key: bytes) -> bytes:
+    """The other direction's key."""
+    size = (len(key) - 4) // 2
+    return key[size : 2 * size] + key[:size] + key[-2:] + key[-4:-2]
+
+
+def hash_of(key: bytes, reverse: bytes) -> int:
+    """The same number for both directions, in every process (`hash` is salted)."""
+    return int.from_bytes(min(key, reverse), "big") % 1_000_003
