@@ -150,6 +150,11 @@ class FilterEngine:
         """The engine's clock, seconds: what `next_deadline` counts in."""
         return self._core.clock()
 
+    def use_virtual_time(self) -> None:
+        """The clock is no clock of this world: callbacks are not timed by it (VRF-3)."""
+        self.options.verify.virtual_time = True
+        self.fwps.waterfall.classifier.watch_clock(False)
+
     # -- driver: connections and turns -----------------------------------------------------------------
 
     def connection_requested(self, endpoints: Endpoints) -> Attempt:

@@ -68,9 +68,14 @@ class Classifier:
         self.core = core
         verify = core.options.verify
         self.verifying = verify.level != "off"
-        self.clocked = not verify.virtual_time and (self.verifying or core.options.timeouts.turn > 0)
+        self.clocked = False
+        self.watch_clock(not verify.virtual_time)
         self._injected = False  # the classify whose answer is being applied injected something
         self.after_classify: Any = None  # set by the contexts' part: pending removals (CTX-11)
+
+    def watch_clock(self, is_real: bool) -> None:
+        """Time callbacks, if time is real: `timeouts.turn`, V-42, V-43 (VRF-3)."""
+        self.clocked = is_real and (self.verifying or self.core.options.timeouts.turn > 0)
 
     def classify(
         self,
