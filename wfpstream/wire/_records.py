@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from ._checksum import internet_checksum
+
 SKIP_NOT_IP: Final = 1
 SKIP_NOT_TCP: Final = 2
 SKIP_TUNNEL: Final = 3
@@ -88,10 +90,10 @@ class Segment:
         end = start + len(self.payload)
         if start > len(frame):  # the capture cuts the TCP options of a segment without payload
             return True
-        if self.version == 4 and not _sums_up(frame[ip : ip + ((frame[ip] & 15) << 2)]):
+        if self.version == 4 and internet_checksum(frame[ip : ip + ((frame[ip] & 15) << 2)]):
             return False
         pseudo = self.source + self.destination + (end - tcp).to_bytes(4, "big") + _PSEUDO_END
-        return _sums_up(pseudo, frame[tcp:end])
+        return internet_checksum(pseudo, frame[tcp:end]) == 0
 
     def __repr__(self) -> str:
         ports = f"{self.source_port} > {self.destination_port}"
@@ -164,10 +166,3 @@ Walked = Segment | Fragment | Skip
 def malformed(text: str) -> Skip:
     """A packet whose headers are cut or contradict themselves."""
     return Skip(SKIP_MALFORMED, text)
-
-
-def _sums_up(*parts: bytes | memoryview) -> bool:
-    """Whether the Internet checksum (RFC 1071) over `parts` holds; only the last may be of odd length."""
-    # 65,536 is 1 modulo 65,535, so the sum of the 16-bit words with end-around carry is the number itself.
-    total = sum(int.from_bytes(part, "big") << (len(part) % 2 * 8) for part in parts)
-    return total % 65_535 == 0
