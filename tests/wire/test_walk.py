@@ -90,16 +90,35 @@ def test_bytes_that_are_no_ip_packet(packet: bytes) -> None:
 @pytest.mark.parametrize(
     ("link_type", "frame"),
     [
-        (LINK_IPV4, PACKETS[1]),
-        (LINK_IPV6, PACKETS[0]),
-        (LINK_ETHERNET, ethernet(PACKETS[1], 0x0800)),
+        (LINK_IPV6, PACKETS[0] + bytes(40)),
         (LINK_ETHERNET, ethernet(PACKETS[0] + bytes(40), 0x86DD)),
-        (LINK_NULL, b"\2\0\0\0" + PACKETS[1]),
         (LINK_NULL, b"\x18\0\0\0" + PACKETS[0] + bytes(40)),
     ],
 )
-def test_a_version_against_the_link_layer_is_malformed(link_type: int, frame: bytes) -> None:
+def test_ipv4_announced_as_ipv6_is_malformed(link_type: int, frame: bytes) -> None:
     assert kind(link_type, frame) == SKIP_MALFORMED
+
+
+@pytest.mark.parametrize(
+    ("link_type", "frame"),
+    [
+        (LINK_IPV4, PACKETS[1]),
+        (LINK_ETHERNET, ethernet(PACKETS[1], 0x0800)),
+        (LINK_ETHERNET, tagged(PACKETS[1], 0x8100, ethertype=0x0800)),
+        (LINK_NULL, b"\2\0\0\0" + PACKETS[1]),
+    ],
+)
+def test_ipv6_announced_as_ip_is_read_as_tshark_does(link_type: int, frame: bytes) -> None:
+    found = walk(link_type, frame)
+    assert isinstance(found, Segment)
+    assert (found.version, found.source) == (6, A6)
+
+
+@pytest.mark.parametrize("first", [0x05, 0x35, 0x55, 0x75, 0xF5])
+def test_no_other_version_is_ip(first: int) -> None:
+    packet = bytes([first]) + PACKETS[0][1:] + bytes(40)
+    for link_type, frame in [(LINK_IPV4, packet), (LINK_IPV6, packet), (LINK_ETHERNET, ethernet(packet))]:
+        assert kind(link_type, frame) == SKIP_MALFORMED
 
 
 @pytest.mark.parametrize("tag", [0x8100, 0x88A8, 0x9100, 0x9200])

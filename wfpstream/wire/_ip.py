@@ -164,6 +164,8 @@ def walk_any_ipv4(frame: Bytes, at: int, end: int, depth: int) -> Walked:
         return malformed("an IPv4 header that is cut")
     first, total, identification, spot, protocol, source, destination = _IPV4.unpack_from(frame, at)
     size = (first & 15) << 2
+    if first >> 4 == 6:  # some encapsulations announce IP and mean either version
+        return walk_ipv6(frame, at, end, depth)
     if first >> 4 != 4:
         return malformed(f"an IPv4 packet whose version is {first >> 4}")
     if size < 20 or size > end - at:
@@ -352,7 +354,8 @@ def _last_hop(frame: Bytes, at: int, upper: int, destination: bytes) -> bytes:
         if upper - at < 2 or frame[at + 1] < 2 or frame[at + 1] > upper - at:
             break
         size = frame[at + 1]
-        if frame[at] in _IPV4_SOURCE_ROUTES and size >= 7 and frame[at + 2] <= size - 3:
+        # The pointer counts from 1 and stands at 4, 8, ... while there are hops ahead.
+        if frame[at] in _IPV4_SOURCE_ROUTES and size >= 7 and frame[at + 2] in range(4, size - 2, 4):
             return bytes(frame[at + size - 4 : at + size])
         at += size
     return destination
