@@ -22,6 +22,7 @@ from wfpstream.engine import (
 )
 
 from ._feed import Feed
+from ._order import DUE
 
 if TYPE_CHECKING:
     from ._half import Half
@@ -77,17 +78,17 @@ class Player:
         self.ahead_limit = options.ahead
         self.ahead_total = options.ahead_total
         self.ahead_bytes = 0
-        self.start_ns = self.now_ns = start_ns
-        self.now = 0.0
+        self.start_ns = start_ns
         self.due_ns = NEVER
-        self.engine = make_engine(lambda: self.now)
+        self.order = order
+        order.now_ns = start_ns
+        self._not_before = 0.0
+        self.engine = make_engine(self._clock)
         self.engine.use_virtual_time()
         self.engine.on_pending = self._note_pending
         self.engine.run_soon = self._run_soon
         self.engine.spawn_call = self._answer_call
         self.on_closed = on_closed
-        self._order = order
-        order.instant_ns = start_ns
         self._answers = dict(answers or {})
         self._wanted = self.engine.has_pending
         self._turning = False
@@ -99,17 +100,18 @@ class Player:
 
     # -- time ------------------------------------------------------------------------------------------
 
-    def advance(self, time_ns: int) -> None:
-        """Capture time is `time_ns` now; it never goes back."""
-        if time_ns >= self.due_ns:
-            self.run_until(time_ns)
-        if time_ns > self.now_ns:
-            self.now_ns = self._order.instant_ns = time_ns
-            self.now = (time_ns - self.start_ns) / 1e9
+    @property
+    def now_ns(self) -> int:
+        """Capture time, ns."""
+        return self.order.now_ns
+
+    def _clock(self) -> float:
+        """The engine's clock: seconds of capture time since its start."""
+        return max((self.order.now_ns - self.start_ns) / 1e9, self._not_before)
 
     def run_until(self, time_ns: int) -> None:
         """Everything due up to then, instant by instant: runs and holes of the streams first, then the engine."""
-        self._order.hold()
+        self.order.hold(DUE)
         while self.due_ns <= time_ns:
             self._go_to(self.due_ns)
             agenda = self._agenda
@@ -117,20 +119,19 @@ class Player:
                 heapq.heappop(agenda)[3]()
             self._wanted = True
             self._turns()
-        self._order.release()
+        self.order.release()
 
     def _go_to(self, time_ns: int) -> None:
-        if time_ns > self.now_ns:
-            self.now_ns = self._order.instant_ns = time_ns
-        self.now = max(self.now, (self.now_ns - self.start_ns) / 1e9)
+        self.order.now_ns = max(time_ns, self.order.now_ns)
         deadline = self.engine.next_deadline
-        if deadline is not None and self.now < deadline <= self.now + 2e-9:
-            self.now = deadline  # nanoseconds and the engine's seconds are not the same grid
+        now = self._clock()
+        if deadline is not None and now < deadline <= now + 2e-9:
+            self._not_before = deadline  # nanoseconds and the engine's seconds are not the same grid
 
     def back_to(self, time_ns: int) -> None:
         """The capture has ended and nothing is due any more: streams are taken down at instants of their own."""
-        self.now_ns = self._order.instant_ns = time_ns
-        self.now = (time_ns - self.start_ns) / 1e9
+        self.order.now_ns = time_ns
+        self._not_before = 0.0
 
     def _look_at_clock(self) -> None:
         """When is the next thing due?"""
@@ -391,7 +392,7 @@ class Player:
                 if stream is not None:
                     self.serve(stream)
             deadline = engine.next_deadline
-            if not (self._wanted or self._soon or (deadline is not None and deadline <= self.now)):
+            if not (self._wanted or self._soon or (deadline is not None and deadline <= self._clock())):
                 return
         raise RuntimeError(f"the engine did not come to rest within {_MAX_TURNS} turns")
 

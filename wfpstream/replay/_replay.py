@@ -19,7 +19,7 @@ from wfpstream.fwps import Callout
 
 from ._half import Half
 from ._options import ReplayOptions
-from ._order import Event, EventTaker, FrameTaker, Key, Order
+from ._order import STEPS, Event, EventTaker, FrameTaker, Key, Order
 from ._output import CaptureFile, StreamWriter, format_of
 from ._player import NONE, EngineFactory, Player, addresses_of
 from ._reader import CaptureReader, open_capture
@@ -42,6 +42,7 @@ class CaptureReplay:
         options: how to replay.
         take_result: gets each stream's result when nothing can change it any more, in no particular order.
         take_event, take_frame: get events and frames of the output capture, with their place in the order.
+        wants_data, wants_trace: payload in events (off, preview, full), and events that concern single bytes.
         shard, shards: follow only the streams of this shard; `number` in results and events is then the stream's
             first packet, which a merger turns into its place.
         answers: for `Worker.call`, see `Player`.
@@ -58,6 +59,7 @@ class CaptureReplay:
         take_frame: FrameTaker | None = None,
         *,
         wants_data: str = "off",
+        wants_trace: bool = True,
         shard: int = 0,
         shards: int = 1,
         answers: Mapping[Any, Any] | None = None,
@@ -70,7 +72,8 @@ class CaptureReplay:
         self._take_result = take_result
         self._order = Order(take_event, take_frame)
         self._writes = take_frame is not None
-        self._sink = _Sink(self._order, self.summary, take_event is not None, wants_data)
+        traced = take_event is not None and wants_trace
+        self._sink = _Sink(self._order, self.summary, traced, wants_data)
         self._shard = shard
         self._shards = shards
         self._answers = answers
@@ -87,7 +90,7 @@ class CaptureReplay:
                 self._start(time_ns)
                 take_frame, order = self._tracker.frame, self._order
             packets += 1
-            order.step = packets
+            order.step += STEPS
             take_frame(time_ns, link_type, frame)
             if self._progress is not None and not packets % _PROGRESS:
                 self._progress(self._reader.position)
@@ -110,7 +113,7 @@ class CaptureReplay:
 
     def _finish(self) -> None:
         self._tracker.finish(self._order)
-        self._order.step += 1
+        self._order.step += STEPS
         self._player.engine.stop()
 
     # -- streams -----------------------------------------------------------------------------------------

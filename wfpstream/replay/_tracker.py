@@ -13,6 +13,7 @@ from wfpstream import wire
 
 from ._fragments import Fragments
 from ._half import Half
+from ._order import QUIET, STEPS
 from ._player import EVICTED, NONE, OPEN, Player
 from ._stream import ACK, OVER, SYN, Stream
 from ._tunnels import TunnelError, inner_packets
@@ -47,6 +48,7 @@ class Tracker:
         shards: int = 1,
     ) -> None:
         self._player = player
+        self._order = player.order
         self._options = player.options
         self._summary = summary
         self._on_stream = on_stream
@@ -65,9 +67,13 @@ class Tracker:
     def frame(self, time_ns: int, link_type: int, frame: bytes) -> None:
         """The next record of the capture."""
         self._packet += 1
-        player = self._player
-        if time_ns != player.now_ns:
-            player.advance(time_ns)
+        player, order = self._player, self._order
+        if time_ns > order.now_ns:  # capture time never goes back
+            if time_ns >= player.due_ns:
+                player.run_until(time_ns)
+            order.now_ns = time_ns
+            if self._idle_ns and time_ns >= self._next_sweep_ns:
+                self._sweep(time_ns)
         if self._plain_only:
             plain = wire.plain_tcp(link_type, frame)
             if plain is not None:
@@ -76,11 +82,9 @@ class Tracker:
                 if half is None or flags & (SYN | ACK) == SYN:
                     half = self._half_for(key, sequence, flags, acknowledgement)
                 if half is not None:
-                    half.stream.segment(half, player.now_ns, sequence, acknowledgement, flags, payload)
+                    half.stream.segment(half, order.now_ns, sequence, acknowledgement, flags, payload)
                 return
         self._walked(wire.walk(link_type, frame), link_type, frame, 0)
-        if self._idle_ns and time_ns >= self._next_sweep_ns:
-            self._sweep(time_ns)
 
     # -- frames that are not plain -----------------------------------------------------------------------
 
@@ -196,26 +200,30 @@ class Tracker:
     def _evict(self, stream: Stream) -> None:
         if stream.phase != OVER:
             self._summary.ignore("streams evicted")
-            self._problem(f"packet {self._packet}: stream {stream.number} ended: too many at a time, or idle")
+            self._problem(
+                f"packet {self._packet}: too many streams, or idle: that of packet {stream.first_packet} ended"
+            )
         self._retire(stream, EVICTED)
 
     def _sweep(self, time_ns: int) -> None:
         self._next_sweep_ns = time_ns + self._idle_ns // 4
+        self._order.hold(QUIET)
         for stream in [s for s in self._live.values() if time_ns - s.last_ns >= self._idle_ns]:
             self._evict(stream)
+        self._order.release()
 
     def finish(self, order: Order) -> None:
         """The capture has ended: what is buffered is handed over, delays run out, every stream is retired."""
         player = self._player
         end_ns = player.now_ns
-        order.step += 1
+        order.step += STEPS
         order.hold()
         for stream in list(self._live.values()):
             stream.flush(end_ns)
         order.release()
-        order.step += 1
+        order.step += STEPS
         player.run_until(end_ns + int(self._options.linger * 1e9))
-        order.step += 1
+        order.step += STEPS
         order.hold()
         for stream in sorted(self._live.values(), key=lambda s: (max(end_ns, s.moved_ns), s.first_packet)):
             player.back_to(max(end_ns, stream.moved_ns))
