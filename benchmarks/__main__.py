@@ -1,4 +1,4 @@
-"""`python -m benchmarks [engine|loopback]`: a text table per measurement; `--json FILE` keeps the figures."""
+"""`python -m benchmarks [engine|loopback|replay]`: a text table per measurement; `--json FILE` keeps the figures."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks import engine, loopback
+from benchmarks import engine, loopback, replay
 
-MEASUREMENTS = {"engine": engine.measure, "loopback": loopback.measure}
+MEASUREMENTS = {"engine": engine.measure, "loopback": loopback.measure, "replay": replay.measure}
 
 
 def main() -> int:
