@@ -179,6 +179,8 @@ class Feed:
             self.backlog_bytes += len(what)
         if self.stream.flow is not None:
             self.player.serve(self.stream)
+        elif self.backlog_bytes > BACKLOG_LIMIT:
+            self.player.overflow(self.stream)
 
     def feed_one(self, flow: Flow, force: bool = False) -> bool:
         """Give the engine what has waited longest, if it reads; `force`: if it does not, too."""

@@ -37,7 +37,7 @@ EngineFactory = Callable[[Callable[[], float]], FilterEngine]
 _MAX_TURNS = 100_000
 NEVER = 1 << 63
 # Reasons in a StreamResult that no `flow_deleted` gives.
-BLOCKED, REFUSED, OPEN, EVICTED, NONE = "blocked", "refused", "open", "evicted", "none"
+BLOCKED, REFUSED, LIMIT, OPEN, EVICTED, NONE = "blocked", "refused", "limit", "open", "evicted", "none"
 
 
 class Writer(Protocol):
@@ -227,7 +227,7 @@ class Player:
         if flow is None:
             if stream.is_waiting and stream.attempt is not None:
                 stream.attempt.gone()
-                self._shut(stream, "rst")
+                self._shut(stream, "rst_client" if half is stream.client else "rst_upstream")
             return
         self._empty_backlogs(stream, flow)
         if stream.flow is flow:
@@ -244,12 +244,18 @@ class Player:
                 self._write(stream, flow)
                 self.engine.settle_output(flow)
 
+    def overflow(self, stream: Stream) -> None:
+        """More waits for the verdict on a pended connection than a sender could have sent ahead."""
+        if stream.attempt is not None:
+            stream.attempt.gone()
+        self._shut(stream, LIMIT)
+
     def _shut(self, stream: Stream, reason: str) -> None:
         """No flow, or none any more: what still comes is only counted."""
-        if stream.is_waiting and reason == BLOCKED and stream.writer is not None:
+        if stream.is_waiting and reason in (BLOCKED, LIMIT) and stream.writer is not None:
             stream.writer.refused(self.now_ns)
         stream.is_waiting = False
-        stream.end_reason = reason
+        stream.ended = reason
         for half in stream.halves:
             half.feed.drop_backlog()
         self.on_closed(stream)
@@ -361,7 +367,7 @@ class Player:
         elif stream.is_waiting and stream.attempt is not None:
             stream.attempt.gone()
             self._shut(stream, reason)
-        stream.end_reason = reason if stream.end_reason in ("", "stop") else stream.end_reason
+        stream.ended = reason if stream.ended in ("", "stop") else stream.ended
         self._after_call()
 
     # -- turns -----------------------------------------------------------------------------------------

@@ -151,7 +151,7 @@ class CaptureReplay:
                 client=source,
                 server=destination,
                 midstream=stream.midstream,
-                ended=stream.end_reason or NONE,
+                ended=stream.ended or NONE,
                 client_to_server=_direction(client),
                 server_to_client=_direction(client.peer),
                 first_packet=stream.first_packet,

@@ -67,8 +67,8 @@ class StreamResult:
         client, server: address and port.
         midstream: neither a SYN nor a SYN-ACK was captured.
         ended: how it ended in the engine: fin, rst_client, rst_upstream, drop, abort, timeout; `blocked` by a
-            connection layer, `refused` by the peer, `open` at the end of the capture, `evicted`, `none` if the
-            engine never saw it (nothing but acknowledgements).
+            connection layer, `refused` by the peer, `limit` if too much waited for a connection layer's verdict,
+            `open` at the end of the capture, `evicted`, `none` if the engine never saw it (only acknowledgements).
         first_packet: number of its first packet in the capture, from 1.
         began, duration: capture time of its first packet, seconds since 1970, and seconds to its last.
     """

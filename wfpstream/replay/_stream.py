@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from ._player import Writer
 
 FIN, SYN, RST, PSH, ACK, URG = 1, 2, 4, 8, 16, 32
-_UNUSUAL = FIN | SYN | RST | URG
+# A segment with just ACK of these is the usual one.
+_TELLING = FIN | SYN | RST | ACK | URG
 
 # Phases of a stream.
 OPENING, LIVE, OVER = 0, 1, 2
@@ -54,6 +55,7 @@ class Stream:
         halves: the directions; the first is that of the sender of the first segment.
         client: the half of the client, once known.
         midstream: the capture has neither a SYN nor a SYN-ACK of it.
+        ended: how it ended, as the player says; "" as long as it goes on.
         last_ns: capture time of its latest segment, ns; `moved_ns`: when its flow last had something to do.
     """
 
@@ -61,7 +63,7 @@ class Stream:
         "attempt",
         "began_ns",
         "client",
-        "end_reason",
+        "ended",
         "first_packet",
         "flow",
         "halves",
@@ -89,7 +91,7 @@ class Stream:
         self.began_ns = 0
         self.last_ns = self.moved_ns = 0
         self.resets = False
-        self.end_reason = ""
+        self.ended = ""
         # The player's own.
         self.attempt: Attempt | None = None
         self.is_waiting = False
@@ -127,7 +129,7 @@ class Stream:
         self.last_ns = time_ns
         if (
             sequence == half.next & SEQUENCE_MASK
-            and not flags & _UNUSUAL
+            and flags & _TELLING == ACK
             and self.phase == LIVE
             and half.hole_since < 0
             and half.peer.hole_since < 0
@@ -155,7 +157,7 @@ class Stream:
         if half.first < 0:
             half.first = sequence if flags & SYN else (sequence - 1) & SEQUENCE_MASK
         if flags & RST:
-            self._reset(half, sequence)
+            self._reset(half, sequence, acknowledgement if flags & ACK else -1)
             return
         if flags & SYN:
             self._syn(half, sequence, acknowledgement, flags)
@@ -174,8 +176,7 @@ class Stream:
     def _syn(self, half: Half, sequence: int, acknowledgement: int, flags: int) -> None:
         """A SYN says where its direction begins; a SYN-ACK also where the other does."""
         nothing_yet = self.phase == OPENING
-        delivered_nothing = half.next == (half.first + 1) & SEQUENCE_MASK and not half.ahead
-        if half.next < 0 or nothing_yet or delivered_nothing:
+        if nothing_yet or half.is_untouched:
             half.begin(sequence + 1)
             half.first = sequence
         half.syn = True
@@ -217,10 +218,14 @@ class Stream:
             half.begin(sequence)
         start = half.unwrap(sequence)
         end = start + len(payload)
+        if not half.fits(start):
+            return
         if missing:
             half.promised = max(half.promised, end + missing)
         if flags & FIN and half.fin_at < 0 and end + missing >= half.next:
-            half.fin_at = end + missing
+            before = half.buffered
+            half.end_at(end + missing)
+            self.player.ahead_bytes += half.buffered - before
         if 0 <= half.fin_at < end:
             half.after_end += end - max(half.fin_at, start)
             payload = payload[: max(0, half.fin_at - start)]
@@ -238,14 +243,14 @@ class Stream:
     def _offer(self, half: Half, start: int, payload: bytes, flags: int, time_ns: int) -> None:
         player = self.player
         before = half.buffered
-        if flags & PSH:
+        if flags & PSH and len(half.pushed) <= len(half.ahead):  # no more of them than segments
             half.pushed.add(start + len(payload))
         ready = half.offer(start, payload, time_ns, player.last_wins)
         player.ahead_bytes += half.buffered - before
         if ready:
             self._hand_over(half, ready)
-        elif half.hole_since == time_ns:
-            player.check_at(time_ns + HOLE_NS, half)
+        if half.hole_since == time_ns:
+            self._look_at(half, time_ns + HOLE_NS)
         while half.ahead and (half.buffered > player.ahead_limit or player.ahead_bytes > player.ahead_total):
             self._skip_hole(half, time_ns)
 
@@ -278,13 +283,13 @@ class Stream:
         if half.next < half.fin_at:
             if half.hole_since < 0:
                 half.hole_since = time_ns
-                self.player.check_at(time_ns + HOLE_NS, half)
+                self._look_at(half, time_ns + HOLE_NS)
             return
         half.fin = True
         half.hole_since = half.hole_acked = -1
         half.feed.take_fin()
         if half.peer.fin:
-            self._over("fin")
+            self.phase = OVER
 
     def _late(self, half: Half, sequence: int, flags: int, payload: bytes) -> None:
         """The connection is over: what is new is counted, never indicated."""
@@ -302,28 +307,44 @@ class Stream:
         for half in self.halves:
             if half.hole_since >= 0 and half.hole_acked < 0 and half.peer.has_acked(half, half.next):
                 half.hole_acked = time_ns
-                self.player.check_at(time_ns + ACKED_HOLE_NS, half)
+                half.hole_acked_to = half.unwrap(half.peer.acked)
+                self._look_at(half, time_ns + ACKED_HOLE_NS)
+
+    def _look_at(self, half: Half, due_ns: int) -> None:
+        """Look at the hole again then. One look at a time is enough: it finds out when the next is due."""
+        if half.look_ns < 0 or due_ns < half.look_ns:
+            half.look_ns = due_ns
+            self.player.check_at(due_ns, half)
 
     def check_hole(self, half: Half, time_ns: int) -> None:
         """A moment announced by `check_at` has come: is the hole still there, and old enough?"""
+        if time_ns >= half.look_ns:
+            half.look_ns = -1
         if self.phase == OVER or half.hole_since < 0 or not half.has_hole:
             return
-        acked_for_long = half.hole_acked >= 0 and time_ns - half.hole_acked >= ACKED_HOLE_NS
-        if acked_for_long or time_ns - half.hole_since >= HOLE_NS:
-            self._skip_hole(half, time_ns)
-            self._look_for_holes(time_ns)
+        due_ns = half.hole_since + HOLE_NS
+        reach = -1
+        if half.hole_acked >= 0:
+            due_ns = min(due_ns, half.hole_acked + ACKED_HOLE_NS)
+            reach = half.hole_acked_to
+        if time_ns < due_ns:
+            self._look_at(half, due_ns)
+            return
+        self._skip_hole(half, time_ns)
+        while half.has_hole and half.next < reach and self.phase == LIVE:
+            self._skip_hole(half, time_ns)  # acknowledged as long ago as the first
+        self._look_for_holes(time_ns)
 
     def _skip_hole(self, half: Half, time_ns: int) -> None:
         """POL-4: the bytes are missing for good; the stream goes on behind them."""
         before = half.buffered
         half.feed.take_gap(half.skip_hole())
-        ready = half.in_order()
+        ready = half.in_order(time_ns)
         self.player.ahead_bytes += half.buffered - before
         self._hand_over(half, ready)
         self._finish(half, time_ns)
-        if half.ahead and half.hole_since < 0:
-            half.hole_since = time_ns
-            self.player.check_at(time_ns + HOLE_NS, half)
+        if half.hole_since == time_ns:
+            self._look_at(half, time_ns + HOLE_NS)
 
     # -- the end ---------------------------------------------------------------------------------------
 
@@ -336,13 +357,12 @@ class Stream:
         self.resets = True
         if self.phase == OPENING:
             self.phase = OVER
-            self.end_reason = "refused" if self.client is not None else "rst"
             if self.client is not None:
                 self.player.refused(self, by_server=half is not self.client)
         elif self.phase == LIVE:
             self.flush(self.last_ns)
             if self.phase == LIVE:
-                self._over("rst")
+                self.phase = OVER
                 self.player.was_reset(self, half)
 
     @staticmethod
@@ -360,10 +380,6 @@ class Stream:
         for half in self.halves:
             while half.has_hole and self.phase == LIVE:
                 self._skip_hole(half, time_ns)
-
-    def _over(self, reason: str) -> None:
-        self.phase = OVER
-        self.end_reason = self.end_reason or reason
 
     def forget(self) -> None:
         """Keep only what tells late segments from new connections."""

@@ -182,7 +182,7 @@ class Tracker:
         """A stream is not followed any more."""
         if stream.phase != OVER:
             stream.flush(self._player.now_ns)
-        self._player.end(stream, stream.end_reason or (reason if stream.attempt is not None else NONE))
+        self._player.end(stream, stream.ended or (reason if stream.attempt is not None else NONE))
         stream.phase = OVER
         stream.forget()
         for half in stream.halves:
