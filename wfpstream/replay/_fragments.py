@@ -14,9 +14,10 @@ from wfpstream.wire import Fragment, internet_checksum
 MAX_BYTES: Final = 64 << 20
 MAX_AGE_NS: Final = 30 * 10**9
 LARGEST: Final = 65_535
-# What Python keeps beside the bytes: for a datagram its record, key, addresses and header, for a piece its
-# object, place and slot. Measured with tracemalloc and rounded up, so the bound holds for one-byte fragments too.
-DATAGRAM_COST: Final = 1_024
+# What Python keeps beside the bytes: for a datagram its record, key, addresses and its 8,192 bits of what is there,
+# for a piece its object, place and slot. Measured with tracemalloc and rounded up, so that the bound is one of
+# memory for the smallest fragments too.
+DATAGRAM_COST: Final = 2_304
 PIECE_COST: Final = 192
 # Offsets count in these.
 UNIT: Final = 8
