@@ -200,9 +200,8 @@ class Tracker:
     def _evict(self, stream: Stream) -> None:
         if stream.phase != OVER:
             self._summary.ignore("streams evicted")
-            self._problem(
-                f"packet {self._packet}: too many streams, or idle: that of packet {stream.first_packet} ended"
-            )
+            which = f"the stream of packet {stream.first_packet}"
+            self._problem(f"packet {self._packet}: {which} ended: too many at a time, or idle")
         self._retire(stream, EVICTED)
 
     def _sweep(self, time_ns: int) -> None:
