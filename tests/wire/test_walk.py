@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from tests.wire.frames import A4, A6, B4, B6, cooked, ethernet, ipv4, ipv6, on_every_link, snap, tagged, tcp
-from tests.wire.seen import check_promises, values
+from tests.wire.seen import KINDS, check_promises, values
 from wfpstream.wire import (
     LINK_ETHERNET,
     LINK_IPV4,
@@ -177,3 +177,7 @@ def test_cooked_frames_with_802_2_and_of_netlink() -> None:
 def test_unknown_link_types(link_type: int) -> None:
     assert kind(link_type, ethernet(PACKETS[0])) == SKIP_UNKNOWN_LINK
     assert kind(link_type, b"") == SKIP_UNKNOWN_LINK
+
+
+def test_the_kinds_differ() -> None:
+    assert len(KINDS) == 5

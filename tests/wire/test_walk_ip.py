@@ -29,6 +29,7 @@ from tests.wire.frames import (
     fragment_header,
     ipv4,
     ipv6,
+    on_every_link,
     tcp,
     udp,
 )
@@ -385,9 +386,15 @@ def nested(times: int) -> bytes:
 
 
 def test_at_most_four_packets_around_one() -> None:
-    assert bytes(segment(nested(4)).payload) == b"data"
-    assert kind(nested(5)) == SKIP_MALFORMED
-    assert kind(nested(1500)) == SKIP_MALFORMED
+    for _, link_type, frame in on_every_link(nested(4)) + on_every_link(nested(3)):
+        found = walk(link_type, frame)
+        assert isinstance(found, Segment)
+        assert bytes(found.payload) == b"data"
+    for times in (5, 6, 7, 1500):
+        for _, link_type, frame in on_every_link(nested(times)):
+            skipped = walk(link_type, frame)
+            assert isinstance(skipped, Skip)
+            assert skipped.kind == SKIP_MALFORMED
 
 
 def test_the_inner_packet_ends_with_the_outer_one() -> None:
@@ -431,8 +438,11 @@ SUMMED = [
 
 @pytest.mark.parametrize("packet", SUMMED)
 def test_right_checksums(packet: bytes) -> None:
-    assert segment(packet).checksum_ok()
-    assert segment(packet + b"trailer").checksum_ok()
+    for name, link_type, frame in on_every_link(packet):
+        for behind in (b"", b"trailer"):
+            found = walk(link_type, frame + behind)
+            assert isinstance(found, Segment)
+            assert found.checksum_ok(), name
 
 
 @pytest.mark.parametrize("packet", SUMMED)

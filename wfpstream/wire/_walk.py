@@ -81,7 +81,7 @@ def walk(link_type: int, frame: Bytes) -> Walked:
     `link_type` is the LINKTYPE_ number of the capture (tcpdump.org's list), `frame` the captured bytes.
     """
     end = len(frame)
-    if link_type != LINK_ETHERNET or end < _PLAIN_SIZE:
+    if link_type != LINK_ETHERNET or end < _PLAIN_SIZE or frame[12] != 8:  # the upper byte of IPv4's 0x0800
         return _walk_link(link_type, frame, end)
     # What nearly all frames of nearly all captures are, read in one step: half the time of the walk by layers,
     # which decides about everything else.
@@ -116,9 +116,7 @@ def walk(link_type: int, frame: Bytes) -> Walked:
                 segment._tcp_at = 34
                 return segment
         return walk_any_ipv4(frame, 14, end, 0)
-    if ethertype == _ETHERTYPE_IPV6:
-        return walk_ipv6(frame, 14, end, 0)
-    return _payload(frame, ethertype, 14, end)
+    return _no_ip(ethertype)
 
 
 def _walk_link(link_type: int, frame: Bytes, end: int) -> Walked:
