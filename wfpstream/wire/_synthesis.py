@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 
-from ._checksum import internet_checksum, word_sum
+from ._checksum import word_sum
 
 _TCP = 6
 _HOP_LIMIT = 64
@@ -20,6 +20,10 @@ _DONT_FRAGMENT = 0x4000
 _CLIENT_ETHERNET, _SERVER_ETHERNET = bytes.fromhex("020000000001"), bytes.fromhex("020000000002")
 
 _tcp_header = struct.Struct(">IIHHHH").pack
+_ipv6_header = struct.Struct(">IHBB").pack
+_ipv4_header = struct.Struct(">BBHHHBBH").pack
+# Version and header length, class of service; total length; identification, flags, hops, protocol; checksum.
+_IPV4_START, _IPV4_REST = (0x45, 0), (0, _DONT_FRAGMENT, _HOP_LIMIT, _TCP)
 _LONGEST_HEADER = 60
 _LARGEST = 0xFFFF
 
@@ -28,19 +32,20 @@ class FrameMaker:
     """The frames that one side of one TCP connection sends.
 
     What does not change is made once, and what changes with the payload's length once per run of equal
-    lengths: a bulk transfer packs twelve bytes of header per segment.
+    lengths: a bulk transfer packs sixteen bytes of header per segment.
     """
 
     __slots__ = (
         "_front",
         "_front_sum",
+        "_ip_sum",
         "_is_v4",
         "_length",
         "_link",
         "_network",
         "_ports",
         "_pseudo_sum",
-        "window",
+        "_window",
     )
 
     def __init__(
@@ -67,13 +72,15 @@ class FrameMaker:
         """
         if len(source) != len(destination) or len(source) not in {4, 16}:
             raise ValueError(f"not two addresses of one kind: {len(source)} and {len(destination)} bytes")
-        self.window = window
+        self._window = window
         self._is_v4 = len(source) == 4
         ends = (_CLIENT_ETHERNET, _SERVER_ETHERNET) if is_server else (_SERVER_ETHERNET, _CLIENT_ETHERNET)
         self._link = b"".join((*ends, b"\x08\x00" if self._is_v4 else b"\x86\xdd"))
         self._network = source + destination
         self._ports = struct.pack(">HH", source_port, destination_port)
-        self._pseudo_sum = word_sum(self._network) + word_sum(self._ports) + _TCP
+        network_sum = word_sum(self._network)
+        self._pseudo_sum = network_sum + word_sum(self._ports) + _TCP
+        self._ip_sum = network_sum + word_sum(_ipv4_header(*_IPV4_START, 0, *_IPV4_REST, 0))
         self._length = -1
         self._front = b""
         self._front_sum = 0
@@ -109,7 +116,7 @@ class FrameMaker:
             total += word_sum(options)
         # Never 0 before the complement (the protocol number is part of it), so modulo 65,535 is exact.
         checksum = -(total + flags) % 65_535
-        header = _tcp_header(sequence, acknowledgement, flags, self.window, checksum, urgent)
+        header = _tcp_header(sequence, acknowledgement, flags, self._window, checksum, urgent)
         return b"".join((self._front, header, options, payload))
 
     @staticmethod
@@ -123,15 +130,14 @@ class FrameMaker:
         if length + (20 if self._is_v4 else 0) > _LARGEST:
             raise ValueError(f"one IP packet cannot hold a TCP segment of {length:,} bytes")
         self._front = b"".join((self._link, self._ip_header(length), self._network, self._ports))
-        self._front_sum = self._pseudo_sum + length + self.window
+        self._front_sum = self._pseudo_sum + length + self._window
         self._length = length
 
     def _ip_header(self, length: int) -> bytes:
         if not self._is_v4:
-            return struct.pack(">IHBB", 6 << 28, length, _TCP, _HOP_LIMIT)
-        fields = (0x45, 0, 20 + length, 0, _DONT_FRAGMENT, _HOP_LIMIT, _TCP)
-        checksum = internet_checksum(struct.pack(">BBHHHBB", *fields), self._network)
-        return struct.pack(">BBHHHBBH", *fields, checksum)
+            return _ipv6_header(6 << 28, length, _TCP, _HOP_LIMIT)
+        length += 20
+        return _ipv4_header(*_IPV4_START, length, *_IPV4_REST, -(self._ip_sum + length) % 65_535)
 
 
 def tcp_frame(
