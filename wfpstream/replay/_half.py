@@ -22,6 +22,8 @@ SEQUENCE_MASK = 0xFFFFFFFF
 _HALF_SPACE = 1 << 31
 # The largest window TCP can offer (RFC 7323: 65,535 << 14): a segment further ahead belongs to nothing we know.
 MAX_AHEAD = 1 << 30
+# How far beyond what we saw an honest reset or acknowledgement may lie: the capture may have lost bytes before it.
+PLAUSIBLE_AHEAD = 1 << 24
 # What a buffered segment costs beside its bytes; one-byte segments must not be free.
 SEGMENT_COST = 128
 # Delivered segments kept to tell a retransmission from a different copy (references, not copies).
@@ -43,6 +45,9 @@ class Half:
         rst: this side sent a reset that counted.
         hole_since: capture time, ns, since which the hole before `ahead` has been there.
         hole_acked: capture time, ns, at which the other side acknowledged bytes in the hole; -1 before.
+        hole_acked_to: how far it had acknowledged then, unwrapped.
+        look_ns: capture time, ns, of the next look at the hole; -1 if none is due.
+        base: `next` as it was before anything was delivered.
         promised: unwrapped end of a segment of which the capture holds only the front (snaplen); -1 without.
         urgent: unwrapped sequence numbers of urgent bytes not yet delivered.
         pushed: unwrapped ends of segments that came with PSH and before their turn.
@@ -53,6 +58,7 @@ class Half:
         "acked",
         "after_end",
         "ahead",
+        "base",
         "buffered",
         "conflicts",
         "feed",
@@ -60,8 +66,10 @@ class Half:
         "fin_at",
         "first",
         "hole_acked",
+        "hole_acked_to",
         "hole_since",
         "key",
+        "look_ns",
         "next",
         "out_of_window",
         "peer",
@@ -81,6 +89,7 @@ class Half:
         self.stream = stream
         self.key = key
         self.next = -1
+        self.base = -1
         self.first = -1
         self.acked = -1
         self.ahead: list[Segment] = []
@@ -90,7 +99,8 @@ class Half:
         self.syn = False
         self.rst = False
         self.hole_since = -1
-        self.hole_acked = -1
+        self.hole_acked = self.hole_acked_to = -1
+        self.look_ns = -1
         self.promised = -1
         self.urgent: list[int] = []
         self.pushed: set[int] = set()
@@ -104,7 +114,12 @@ class Half:
 
     def begin(self, sequence: int) -> None:
         """The first byte of this direction has this sequence number."""
-        self.next = sequence & SEQUENCE_MASK
+        self.next = self.base = sequence & SEQUENCE_MASK
+
+    @property
+    def is_untouched(self) -> bool:
+        """No byte has been delivered or waits, so the beginning may still move."""
+        return self.next == self.base and not self.ahead
 
     def unwrap(self, sequence: int) -> int:
         """`sequence` (32 bits) as an unwrapped number, the one nearest to `next`."""
@@ -114,6 +129,12 @@ class Half:
     def has_acked(self, other: Half, sequence: int) -> bool:
         """This side has acknowledged the other direction beyond `sequence` (unwrapped)."""
         return self.acked >= 0 and other.unwrap(self.acked) > sequence
+
+    def answers(self, acknowledgement: int) -> bool:
+        """That number of this side's says it has the other direction's SYN, and not much beyond what we saw of it."""
+        other = self.peer
+        at = other.unwrap(acknowledgement)
+        return acknowledgement >= 0 and other.base <= at <= other.next + PLAUSIBLE_AHEAD
 
     # -- bytes -----------------------------------------------------------------------------------------
 
@@ -131,16 +152,20 @@ class Half:
             time_ns: capture time.
             last_wins: among bytes not delivered yet the newest copy counts, instead of the first.
         """
-        if start - self.next > MAX_AHEAD:
-            self.out_of_window += 1
-            return []
         if start < self.next:
             payload = self._without_delivered(start, payload)
             start = self.next
         if not payload:
             return []
         self._put(start, payload, time_ns, last_wins)
-        return self.in_order()
+        return self.in_order(time_ns)
+
+    def fits(self, start: int) -> bool:
+        """A segment may begin at `start`; one that may not is counted."""
+        if start - self.next <= MAX_AHEAD:
+            return True
+        self.out_of_window += 1
+        return False
 
     def _without_delivered(self, start: int, payload: bytes) -> bytes:
         """Cut off what was delivered before; a copy that differs from what we still have is a conflict."""
@@ -180,8 +205,8 @@ class Half:
             differs |= data[low - at : high - at] != payload[low - start : high - start]
         self.conflicts += differs
 
-    def in_order(self) -> list[Segment]:
-        """Take out of `ahead` whatever continues the stream now."""
+    def in_order(self, time_ns: int) -> list[Segment]:
+        """Take out of `ahead` whatever continues the stream now; what stays waits for a new hole."""
         ready: list[Segment] = []
         while len(ready) < len(self.ahead) and self.ahead[len(ready)][0] == self.next:
             segment = self.ahead[len(ready)]
@@ -190,7 +215,8 @@ class Half:
             ready.append(segment)
         if ready:
             del self.ahead[: len(ready)]
-            self.hole_since = self.hole_acked = -1
+            self.hole_since = time_ns if self.ahead else -1
+            self.hole_acked = -1
         return ready
 
     # -- holes and the end -----------------------------------------------------------------------------
@@ -200,14 +226,36 @@ class Half:
         """Something lies beyond bytes that did not arrive: data, or the FIN."""
         return bool(self.ahead) or (not self.fin and max(self.fin_at, self.promised) > self.next)
 
-    def skip_hole(self) -> int:
-        """Give the hole up: the stream goes on behind it. Returns its length, bytes."""
-        target = self.ahead[0][0] if self.ahead else self.fin_at if self.fin_at >= 0 else self.promised
+    @property
+    def hole_end(self) -> int:
+        """Where the hole ends, if there is one."""
+        return self.ahead[0][0] if self.ahead else max(self.fin_at, self.promised)
+
+    def skip_hole(self, reach: int) -> int:
+        """Give the hole up, as far as `reach`: the stream goes on behind it. Returns its length, bytes."""
+        target = min(self.hole_end, reach)
         length = target - self.next
         self.next = target
         self.hole_since = self.hole_acked = -1
         self.urgent = [at for at in self.urgent if at >= target]
         return length
+
+    def promise(self, end: int) -> None:
+        """A segment reaches so far, and the capture holds only its front."""
+        self.promised = max(self.promised, end if self.fin_at < 0 else min(end, self.fin_at))
+
+    def end_at(self, end: int) -> None:
+        """The FIN lies there: what came before its turn from beyond does not belong to the stream."""
+        self.fin_at = end
+        self.promised = min(self.promised, end)
+        while self.ahead and _end_of(self.ahead[-1]) > end:
+            start, data = self.ahead.pop()
+            self.buffered -= _cost((start, data))
+            kept = data[: max(0, end - start)]
+            self.after_end += len(data) - len(kept)
+            if kept:
+                self.ahead.append((start, kept))
+                self.buffered += _cost((start, kept))
 
     def forget(self) -> None:
         """The stream has ended: keep only what tells a late repetition from something new."""

@@ -25,6 +25,8 @@ _MODULUS_MASK = 0xFFFFFFFF
 _WINDOW_SHIFT = 7
 # Well below 65,535 bytes, which is what a reader that missed the handshake's window scale believes in.
 _SEGMENTS_PER_ACK = 16
+# From one try of a refused connection to the next; any number will do.
+_TRY_DISTANCE = 64_000
 _SUFFIXES = {".pcap": "pcap", ".cap": "pcap", ".pcapng": "pcapng", ".ntar": "pcapng"}
 
 
@@ -81,6 +83,17 @@ class StreamWriter:
             return
         self._syn_sent = True
         self._write_syn(time_ns, 0, _SYN, 0)
+
+    def syn_again(self, time_ns: int) -> None:
+        """After a refusal the client tries once more: a connection of its own to whoever reads the capture.
+
+        Its SYN has another number, because the same one would be a repetition of the first.
+        """
+        if self._established or not self._closed:
+            return
+        self._closed = self._syn_sent = False
+        self._next[0] = (self._next[0] + _TRY_DISTANCE) & _MODULUS_MASK
+        self.syn(time_ns)
 
     def refused(self, time_ns: int) -> None:
         """The server's RST,ACK in answer to the SYN; to an established stream simply its reset."""

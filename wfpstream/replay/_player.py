@@ -44,6 +44,7 @@ class Writer(Protocol):
     """One stream of the output capture (`_output.StreamWriter`)."""
 
     def syn(self, time_ns: int) -> None: ...
+    def syn_again(self, time_ns: int) -> None: ...
     def refused(self, time_ns: int) -> None: ...
     def established(self, time_ns: int) -> None: ...
     def data(self, time_ns: int, direction: int, pieces: list[memoryview]) -> None: ...
@@ -170,6 +171,9 @@ class Player:
         source, destination = addresses_of(client.key)
         endpoints = Endpoints(source, destination, local=self.options.local, label=stream.number)
         stream.is_waiting = True
+        if stream.attempt is not None and stream.writer is not None:
+            stream.writer.syn_again(self.now_ns)
+        stream.ended = ""
         stream.attempt = self.engine.connection_requested(endpoints)
         if stream.attempt.verdict == "block":
             self._shut(stream, BLOCKED)
@@ -209,12 +213,13 @@ class Player:
 
     def refused(self, stream: Stream, by_server: bool) -> None:
         """A reset before the connection was there."""
-        if stream.attempt is not None and stream.is_waiting:
-            if by_server:
-                stream.attempt.failed("refused")
-            else:
-                stream.attempt.gone()
-        if stream.is_waiting and stream.writer is not None:
+        if not stream.is_waiting or stream.attempt is None:
+            return
+        if by_server:
+            stream.attempt.failed("refused")
+        else:
+            stream.attempt.gone()
+        if stream.writer is not None:
             stream.writer.refused(self.now_ns)
         self._shut(stream, REFUSED)
         self._after_call()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from ._half import SEQUENCE_MASK, Half, Segment
+from ._half import PLAUSIBLE_AHEAD, SEQUENCE_MASK, Half, Segment
 
 if TYPE_CHECKING:
     from wfpstream.engine import Attempt, Flow
@@ -27,8 +27,6 @@ OPENING, LIVE, OVER = 0, 1, 2
 # come within a moment. A hole nobody acknowledges lasts as long as a sender may still try (RFC 6298: 60 s and more).
 ACKED_HOLE_NS = 1_000_000_000
 HOLE_NS = 120_000_000_000
-# How far beyond what we saw a reset may lie: an honest one may follow bytes that the capture lost.
-_RESET_AHEAD = 1 << 24
 
 
 class Player(Protocol):
@@ -55,6 +53,7 @@ class Stream:
         halves: the directions; the first is that of the sender of the first segment.
         client: the half of the client, once known.
         midstream: the capture has neither a SYN nor a SYN-ACK of it.
+        was_refused: the server reset it instead of answering, and has not answered since.
         ended: how it ended, as the player says; "" as long as it goes on.
         last_ns: capture time of its latest segment, ns; `moved_ns`: when its flow last had something to do.
     """
@@ -74,7 +73,7 @@ class Stream:
         "number",
         "phase",
         "player",
-        "resets",
+        "was_refused",
         "writer",
     )
 
@@ -90,7 +89,7 @@ class Stream:
         self.midstream = True
         self.began_ns = 0
         self.last_ns = self.moved_ns = 0
-        self.resets = False
+        self.was_refused = False
         self.ended = ""
         # The player's own.
         self.attempt: Attempt | None = None
@@ -99,11 +98,12 @@ class Stream:
         self.writer: Writer | None = None
 
     def is_reused_by(self, half: Half, sequence: int) -> bool:
-        """A SYN (without ACK) of `half` with this number opens a new connection on the same addresses and ports."""
-        if half.first < 0:
-            return False
-        over = self.resets or any(x.fin_at >= 0 for x in self.halves)
-        return over or half.first != sequence
+        """A SYN (without ACK) of `half` with this number opens a new connection on the same addresses and ports.
+
+        One with the number of the first is that one again, whatever has happened since: the capture has it twice, or
+        a refused client insists. (So it is for Wireshark, which makes both agree on what is a stream.)
+        """
+        return half.first >= 0 and half.first != sequence
 
     # -- segments --------------------------------------------------------------------------------------
 
@@ -175,6 +175,8 @@ class Stream:
 
     def _syn(self, half: Half, sequence: int, acknowledgement: int, flags: int) -> None:
         """A SYN says where its direction begins; a SYN-ACK also where the other does."""
+        if self.was_refused and flags & ACK:
+            self._reopen()
         nothing_yet = self.phase == OPENING
         if nothing_yet or half.is_untouched:
             half.begin(sequence + 1)
@@ -190,10 +192,18 @@ class Stream:
         elif nothing_yet and not answers and not half.peer.syn:
             self.client = half
 
+    def _reopen(self) -> None:
+        """After a refusal the same SYN was answered."""
+        self.was_refused = False
+        self.phase = OPENING
+        self.player.opened(self)
+
     def _consider(self, half: Half, flags: int, carries: bool) -> None:
         """Is the connection there? A SYN-ACK, data, or, after a SYN, whatever is no SYN says so."""
         answered = flags & (SYN | ACK) == SYN | ACK
         after_syn = self.client is not None and not flags & SYN
+        if after_syn and self._is_answer(half) and not half.answers(half.acked):
+            return  # left over from an earlier connection; the client will reset it (RFC 9293, section 3.5.1)
         if not (carries or answered or after_syn):
             return
         if self.client is None:
@@ -201,6 +211,10 @@ class Stream:
             self.player.opened(self)
         self.phase = LIVE
         self.player.established(self)
+
+    def _is_answer(self, half: Half) -> bool:
+        """So far there is nothing but a SYN of the other side: `half` speaks to that."""
+        return self.phase == OPENING and half.peer.syn and not half.syn
 
     # -- bytes and FIN ---------------------------------------------------------------------------------
 
@@ -221,7 +235,7 @@ class Stream:
         if not half.fits(start):
             return
         if missing:
-            half.promised = max(half.promised, end + missing)
+            half.promise(end + missing)
         if flags & FIN and half.fin_at < 0 and end + missing >= half.next:
             before = half.buffered
             half.end_at(end + missing)
@@ -252,7 +266,7 @@ class Stream:
         if half.hole_since == time_ns:
             self._look_at(half, time_ns + HOLE_NS)
         while half.ahead and (half.buffered > player.ahead_limit or player.ahead_bytes > player.ahead_total):
-            self._skip_hole(half, time_ns)
+            self._skip_hole(half, time_ns, half.hole_end)
 
     def _hand_over(self, half: Half, ready: list[Segment]) -> None:
         for start, data in ready:
@@ -322,43 +336,45 @@ class Stream:
             half.look_ns = -1
         if self.phase == OVER or half.hole_since < 0 or not half.has_hole:
             return
-        due_ns = half.hole_since + HOLE_NS
-        reach = -1
-        if half.hole_acked >= 0:
-            due_ns = min(due_ns, half.hole_acked + ACKED_HOLE_NS)
-            reach = half.hole_acked_to
+        due_ns, reach = half.hole_since + HOLE_NS, half.hole_end
+        if half.hole_acked >= 0 and half.hole_acked + ACKED_HOLE_NS <= min(due_ns, time_ns):
+            due_ns, reach = half.hole_acked + ACKED_HOLE_NS, half.hole_acked_to
         if time_ns < due_ns:
-            self._look_at(half, due_ns)
+            self._look_at(half, due_ns if half.hole_acked < 0 else half.hole_acked + ACKED_HOLE_NS)
             return
-        self._skip_hole(half, time_ns)
-        while half.has_hole and half.next < reach and self.phase == LIVE:
-            self._skip_hole(half, time_ns)  # acknowledged as long ago as the first
+        while self.phase == LIVE and half.next < reach and half.has_hole:
+            self._skip_hole(half, time_ns, reach)
         self._look_for_holes(time_ns)
 
-    def _skip_hole(self, half: Half, time_ns: int) -> None:
-        """POL-4: the bytes are missing for good; the stream goes on behind them."""
+    def _skip_hole(self, half: Half, time_ns: int, reach: int) -> None:
+        """POL-4: the bytes in the hole, as far as `reach`, are missing for good; the stream goes on behind them."""
         before = half.buffered
-        half.feed.take_gap(half.skip_hole())
+        half.feed.take_gap(half.skip_hole(reach))
         ready = half.in_order(time_ns)
         self.player.ahead_bytes += half.buffered - before
         self._hand_over(half, ready)
-        self._finish(half, time_ns)
-        if half.hole_since == time_ns:
+        if half.has_hole:
+            half.hole_since, half.hole_acked = time_ns, -1
             self._look_at(half, time_ns + HOLE_NS)
+        self._finish(half, time_ns)
 
     # -- the end ---------------------------------------------------------------------------------------
 
-    def _reset(self, half: Half, sequence: int) -> None:
-        """A reset counts if its receiver would have taken it (RFC 5961, section 3.2, with what we know)."""
-        if not self._is_plausible(half, sequence):
+    def _reset(self, half: Half, sequence: int, acknowledgement: int) -> None:
+        """A reset counts if its receiver would have taken it (RFC 5961, section 3.2, with what we know).
+
+        One in answer to a SYN must acknowledge it (RFC 9293, section 3.10.7.3), if it acknowledges anything.
+        """
+        stale = self._is_answer(half) and acknowledgement >= 0 and not half.answers(acknowledgement)
+        if stale or not self._is_plausible(half, sequence):
             half.out_of_window += 1
             return
         half.rst = True
-        self.resets = True
         if self.phase == OPENING:
             self.phase = OVER
             if self.client is not None:
-                self.player.refused(self, by_server=half is not self.client)
+                self.was_refused = half is not self.client
+                self.player.refused(self, by_server=self.was_refused)
         elif self.phase == LIVE:
             self.flush(self.last_ns)
             if self.phase == LIVE:
@@ -373,13 +389,13 @@ class Stream:
         receiver_has = half.peer.acked
         lowest = min(half.next, half.unwrap(receiver_has)) if receiver_has >= 0 else half.next
         highest = max(half.next, half.ahead[-1][0] + len(half.ahead[-1][1]) if half.ahead else 0)
-        return lowest <= at <= highest + _RESET_AHEAD
+        return lowest <= at <= highest + PLAUSIBLE_AHEAD
 
     def flush(self, time_ns: int) -> None:
         """Nothing more will come: give up every hole and hand over what lies behind."""
         for half in self.halves:
             while half.has_hole and self.phase == LIVE:
-                self._skip_hole(half, time_ns)
+                self._skip_hole(half, time_ns, half.hole_end)
 
     def forget(self) -> None:
         """Keep only what tells late segments from new connections."""
