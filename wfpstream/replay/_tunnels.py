@@ -178,18 +178,19 @@ def _count(met: dict[str, int], name: str) -> None:
 
 
 def _one_header(header: _Layer, data: bytes, under: _Layer) -> tuple[_Layer, bytes]:
-    """Dissect one header at the start of `data`; the header, and its payload without padding.
+    """Dissect one header at the start of `data`; the header, and what is behind it.
 
-    These are the steps scapy's own `dissect` takes, as its manual offers them for overriding, without the last
-    one, which would dissect the payload.
+    These are the steps scapy's own `dissect` takes, as its manual offers them for overriding. Left out are those
+    behind the header: the payload is not dissected, nor cut to a length (which may lie) that the header gives; the
+    inner IP packet knows its own.
     """
-    layer = header(_underlayer=under)
     head = data[:LONGEST_HEADER]
-    rest = layer.post_dissect(layer.do_dissect(layer.pre_dissect(head)))
-    payload, _ = layer.extract_padding(rest)
-    if len(head) < len(data) and payload and head.endswith(payload):
-        payload += data[LONGEST_HEADER:]
-    return layer, bytes(payload)
+    layer = header(_underlayer=under)
+    layer.original = head  # some headers find their end by it
+    rest = bytes(layer.post_dissect(layer.do_dissect(layer.pre_dissect(head))))
+    if len(head) < len(data):
+        rest += data[LONGEST_HEADER:]
+    return layer, rest
 
 
 def _following(known: _Known, layer: _Layer, payload: bytes) -> _Layer | None:
