@@ -53,6 +53,7 @@ class Feed:
         "direction",
         "discarded",
         "injected",
+        "is_watched",
         "missing",
         "other",
         "player",
@@ -78,6 +79,7 @@ class Feed:
         self.run: list[bytes] = []
         self.run_bytes = 0
         self.run_since = -1
+        self.is_watched = False  # one look ahead at a time: where time stands still, looks must not pile up
         self._first_length = 0
         self.backlog: deque[tuple[int, Any, int]] = deque()
         self.backlog_bytes = 0
@@ -107,7 +109,9 @@ class Feed:
             self._first_length = self.run_bytes = len(payload)
             run.append(payload)
             self.run_since = self.player.now_ns
-            self.player.flush_at(self.run_since + RUN_NS, self)
+            if not self.is_watched:
+                self.is_watched = True
+                self.player.flush_at(self.run_since + RUN_NS, self)
             return
         if self.run_bytes + len(payload) > RUN_LIMIT:
             self.flush()
@@ -117,6 +121,18 @@ class Feed:
         self.run_bytes += len(payload)
         if push or len(payload) < self._first_length:
             self.flush(push)
+
+    def flush_if_due(self) -> None:
+        """A moment announced by `flush_at` has come: has the present run waited for long enough?"""
+        self.is_watched = False
+        if not self.run:
+            return
+        due_ns = self.run_since + RUN_NS
+        if self.player.now_ns >= due_ns:
+            self.flush()
+        else:
+            self.is_watched = True
+            self.player.flush_at(due_ns, self)
 
     def flush(self, push: int = 0) -> None:
         """Show the run under way."""

@@ -8,7 +8,6 @@ streams are found.
 from __future__ import annotations
 
 import heapq
-import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from socket import AF_INET, AF_INET6, inet_ntop
@@ -83,7 +82,6 @@ class Player:
         self.due_ns = NEVER
         self.order = order
         order.now_ns = start_ns
-        self._not_before = 0.0
         self.engine = make_engine(self._clock)
         self.engine.use_virtual_time()
         self.engine.on_pending = self._note_pending
@@ -107,14 +105,14 @@ class Player:
         return self.order.now_ns
 
     def _clock(self) -> float:
-        """The engine's clock: seconds of capture time since its start."""
-        return max((self.order.now_ns - self.start_ns) / 1e9, self._not_before)
+        """The engine's clock: seconds of capture time since its start, a function of the instant and nothing else."""
+        return (self.order.now_ns - self.start_ns) / 1e9
 
     def run_until(self, time_ns: int) -> None:
         """Everything due up to then, instant by instant: runs and holes of the streams first, then the engine."""
         self.order.hold(DUE)
         while self.due_ns <= time_ns:
-            self._go_to(self.due_ns)
+            self.order.now_ns = max(self.due_ns, self.order.now_ns)
             agenda = self._agenda
             while agenda and agenda[0][0] <= self.now_ns:
                 heapq.heappop(agenda)[3]()
@@ -122,24 +120,16 @@ class Player:
             self._turns()
         self.order.release()
 
-    def _go_to(self, time_ns: int) -> None:
-        self.order.now_ns = max(time_ns, self.order.now_ns)
-        deadline = self.engine.next_deadline
-        now = self._clock()
-        if deadline is not None and now < deadline <= now + 2e-9:
-            self._not_before = deadline  # nanoseconds and the engine's seconds are not the same grid
-
     def back_to(self, time_ns: int) -> None:
         """The capture has ended and nothing is due any more: streams are taken down at instants of their own."""
         self.order.now_ns = time_ns
-        self._not_before = 0.0
 
     def _look_at_clock(self) -> None:
         """When is the next thing due?"""
         due = self._agenda[0][0] if self._agenda else NEVER
         deadline = self.engine.next_deadline
         if deadline is not None:
-            due = min(due, self.start_ns + math.ceil(deadline * 1e9))
+            due = min(due, self.start_ns + first_ns_at(deadline))
         self.due_ns = due
 
     def _at(self, due_ns: int, stream: Stream, fn: Callable[[], None]) -> None:
@@ -148,9 +138,8 @@ class Player:
         self.due_ns = min(self.due_ns, due_ns)
 
     def flush_at(self, due_ns: int, feed: Feed) -> None:
-        """Show the run that began now at that instant, if it is not over before."""
-        since = feed.run_since
-        self._at(due_ns, feed.stream, lambda: feed.flush() if feed.run_since == since else None)
+        """Look at a run again at that instant."""
+        self._at(due_ns, feed.stream, feed.flush_if_due)
 
     def check_at(self, due_ns: int, half: Half) -> None:
         """Look at a hole again at that instant."""
@@ -422,6 +411,16 @@ class Player:
         value = self._answers[async_fn]
         answer = value(*args) if callable(value) else value
         self._run_soon(lambda: deliver(answer, None))
+
+
+def first_ns_at(seconds: float) -> int:
+    """The first nanosecond that is not before `seconds` on a clock of floating seconds."""
+    if seconds > NEVER / 1e9:
+        return NEVER
+    found = round(seconds * 1e9)
+    while found / 1e9 < seconds:
+        found += 1
+    return found
 
 
 def addresses_of(key: bytes) -> tuple[Address, Address]:
