@@ -144,7 +144,9 @@ def test_tshark_counted_the_same(path: Path) -> None:
     for stream in streams:
         for node in ("node0", "node1"):
             theirs[stream[f"{node}_addr"]] += stream[node]["payload_bytes_sum"]
-            if stream[node].get("snaplen_cut_segments"):  # counted as they were sent, not as they were captured
+            if stream[node].get(
+                "snaplen_cut_segments"
+            ):  # counted as they were sent, not as they were captured
                 cut.add(stream[f"{node}_addr"])
     for end in cut:
         del ours[end], theirs[end]
