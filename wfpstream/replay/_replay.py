@@ -31,6 +31,7 @@ CaptureSource = str | os.PathLike[str] | BinaryIO
 
 # Packets between two reports of progress.
 _PROGRESS = 4096
+_OUTPUT_BUFFER = 256 * 1024
 
 
 class CaptureReplay:
@@ -314,18 +315,22 @@ def _numbered(take: Callable[[Event], Any]) -> EventTaker:
 
 @contextmanager
 def _output_file(path: str | os.PathLike[str] | None) -> Iterator[CaptureFile | None]:
-    """A capture that takes its place when it is whole, private as temporary files are."""
+    """A capture that takes its place when it is whole, private as temporary files are; a FIFO has no such place."""
     if path is None:
         yield None
         return
     kind = format_of(path)
+    if os.path.exists(path) and not os.path.isfile(path):
+        with open(path, "wb") as stream:
+            yield CaptureFile(stream, kind)
+        return
     folder = os.path.dirname(os.fspath(path)) or "."
-    with NamedTemporaryFile(dir=folder, prefix=".replay.", delete=False) as stream:
+    with NamedTemporaryFile(dir=folder, prefix=".replay.", delete=False, buffering=_OUTPUT_BUFFER) as beside:
         try:
-            file = CaptureFile(cast(BinaryIO, stream), kind)
+            file = CaptureFile(cast(BinaryIO, beside), kind)
             yield file
             file.close()
-            os.replace(stream.name, path)
+            os.replace(beside.name, path)
         except BaseException:
-            os.unlink(stream.name)
+            os.unlink(beside.name)
             raise
