@@ -6,9 +6,11 @@ read twice, so standard input does as well as a file.
 
 scapy's raw readers recognise the file (its format, byte order, resolution and link type). The loop over the
 records is ours, over chunks of the same bytes: scapy takes a read call or two and a named tuple for each record.
-Measured in one run (`benchmarks/`), on packets of 64 bytes: FIGURES. scapy's loop also hides
-what this one reports: a file that is cut, a length that lies (its pcapng reader allocates by it), interfaces of
-a later section, time offsets.
+Measured in one run (`python -m benchmarks.reader`, CPU time, a busy machine): 1,000,000 records a second against
+325,000 for pcap with 64 bytes of payload, 545,000 against 230,000 with full segments; for pcapng 575,000 against
+155,000 and 370,000 against 125,000. scapy's loops also hide what these report: a file that is cut, a length that
+lies (its pcapng reader allocates by it); and they leave out time offsets, later sections' interfaces, and simple
+packets' times. Loading scapy's readers costs a process 0.2 to 0.4 s of CPU time, once.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING
 if TYPE_CHECKING:
     from zlib import _Decompress
 
-CHUNK = 1 << 20
+CHUNK = 1 << 18
 GZIP_CHUNK = 1 << 16
 GZIP_MAGIC = b"\x1f\x8b"
 # A gzip header, and a trailer with CRC-32 and length that zlib checks itself (zlib.h, inflateInit2).
