@@ -344,7 +344,7 @@ def test_every_exception_becomes_one_line(monkeypatch: pytest.MonkeyPatch) -> No
         with pytest.raises(TunnelError) as raised:
             inner_packets(ETHERNET, frame)
         text = str(raised.value)
-        assert text.startswith(f"scapy: {type(error).__name__}")
+        assert text.startswith(f"scapy, GRE: {type(error).__name__}")
         assert text.isprintable()
         assert len(text) < 300
 

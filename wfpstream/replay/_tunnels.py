@@ -149,8 +149,11 @@ def _descend(link_type: int, data: bytes) -> list[bytes]:
         if name in _IP and not _is_tunnel(data):
             return [data]
         _count(met, name)
-        under, data = _one_header(header, data, under)
-        header = _following(known, under, data) if data else None
+        try:
+            under, data = _one_header(header, data, under)
+            header = _following(known, under, data) if data else None
+        except Exception as error:  # a header that is cut or damaged
+            raise TunnelError(f"scapy, {name}: {type(error).__name__}: {first_line(error)}") from None
         if header is None:
             return []
     raise TunnelError(f"more than {MAX_HEADERS} headers in one another")
