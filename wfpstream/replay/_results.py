@@ -116,7 +116,9 @@ class CaptureSummary:
         packets: records read; `tcp`: TCP segments in them; `ignored`: segments left out, by reason.
         streams: connections found.
         problems: one line each, with file and packet number, for what could not be read.
+        notes: one line each for what was read and yet not followed to its end (streams evicted).
         unreadable: nothing could be read at all.
+        failed: it could be read, but replaying it or writing its output failed; `problems` says how.
         violations: how often each contract violation was reported, lint left out.
     """
 
@@ -126,7 +128,9 @@ class CaptureSummary:
     streams: int = 0
     ignored: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     unreadable: bool = False
+    failed: bool = False
     violations: dict[str, int] = field(default_factory=dict)
 
     def ignore(self, reason: str) -> None:

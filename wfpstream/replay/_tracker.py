@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ._order import Order
     from ._results import CaptureSummary
 
-_MAX_REPORTED = 20
+MAX_REPORTED = 20
 _MAX_NESTED = 4
 
 
@@ -96,7 +96,7 @@ class Tracker:
             if whole is not None:
                 self._inner(whole, depth)
         elif walked.kind in (wire.SKIP_TUNNEL, wire.SKIP_UNKNOWN_LINK):
-            self._tunnel(link_type, frame, depth)
+            self._tunnel(link_type, frame, depth, known_link=walked.kind == wire.SKIP_TUNNEL)
         elif walked.kind == wire.SKIP_MALFORMED:
             self._summary.ignore("malformed")
 
@@ -107,20 +107,20 @@ class Tracker:
             return
         self._walked(wire.walk_ip(packet), wire.LINK_RAW, packet, depth + 1)
 
-    def _tunnel(self, link_type: int, frame: bytes, depth: int) -> None:
+    def _tunnel(self, link_type: int, frame: bytes, depth: int, known_link: bool) -> None:
+        """Whatever scapy finds inside. That there is a tunnel is often no more than a guess by a port."""
         try:
             packets = inner_packets(link_type, frame)
         except TunnelError as error:
-            self._problem(f"packet {self._packet}: {error}")
+            self._report(self._summary.notes if known_link else self._summary.problems, str(error))
             self._summary.ignore("undissectable")
             return
         for packet in packets:
             self._inner(packet, depth + 1)
 
-    def _problem(self, text: str) -> None:
-        problems = self._summary.problems
-        if len(problems) < _MAX_REPORTED:
-            problems.append(f"{self._summary.capture}: {text}")
+    def _report(self, lines: list[str], text: str) -> None:
+        if len(lines) < MAX_REPORTED:
+            lines.append(f"{self._summary.capture}: packet {self._packet}: {text}")
 
     def _segment(self, segment: wire.Segment) -> None:
         if self._options.verify_checksums and not segment.checksum_ok():
@@ -201,7 +201,7 @@ class Tracker:
         if stream.phase != OVER:
             self._summary.ignore("streams evicted")
             which = f"the stream of packet {stream.first_packet}"
-            self._problem(f"packet {self._packet}: {which} ended: too many at a time, or idle")
+            self._report(self._summary.notes, f"{which} ended: too many at a time, or idle")
         self._retire(stream, EVICTED)
 
     def _sweep(self, time_ns: int) -> None:
@@ -228,8 +228,9 @@ class Tracker:
             player.back_to(max(end_ns, stream.moved_ns))
             self._retire(stream, OPEN)
         order.release()
-        if self._fragments.given_up:
-            self._summary.ignored["fragments"] = self._fragments.given_up
+        incomplete = self._fragments.given_up + self._fragments.waiting
+        if incomplete:
+            self._summary.ignored["incomplete datagrams"] = incomplete
 
 
 def reversed_key(key: bytes) -> bytes:
