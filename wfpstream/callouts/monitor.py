@@ -29,6 +29,7 @@ from ._lanes import Direction, Lane, Lanes
 from ._log import LogTarget, escaped, hex_rows
 from ._options import Size, parse_size
 
+ENDS = ABORT | DISCONNECT
 # Ended flows whose statistics are kept: enough for any test, and no leak in a proxy that runs for months.
 _KEPT = 1000
 
@@ -187,18 +188,15 @@ class Monitor(Callout):
         lane.indications += 1
         lane.missed += missed
         lane.bytes += stream.data_length
-        for piece in stream.pieces():
-            lane.digest.update(piece)
-        if stream.flags & ABORT:
-            lane.end = "reset"
-        elif stream.flags & DISCONNECT:
-            lane.end = "fin"
+        lane.digest.update(stream.view())
+        if stream.flags & ENDS:
+            lane.end = "reset" if stream.flags & ABORT else "fin"
 
     def _log_indication(self, lane: MonitorLane, stream: StreamData, missed: int) -> None:
         what = f"{lane.name} {lane.direction} at={lane.bytes} bytes={stream.data_length}"
         if missed:
             what += f" missed={missed}"
-        if stream.flags & (ABORT | DISCONNECT):
+        if stream.flags & ENDS:
             what += " reset" if stream.flags & ABORT else " fin"
         self._target.write(what)
         if self._log != "lines" and stream.data_length and lane.shown <= self._limit:

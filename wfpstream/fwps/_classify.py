@@ -20,16 +20,19 @@ from ._records import (
     IncomingValues,
     StreamCalloutIoPacket,
 )
-from ._stream_data import Segment, StreamData
+from ._stream_data import IndicatedData, Segment, StreamData
 from ._stream_state import ABORT, DATA, FIN, URGENT
 
 if TYPE_CHECKING:
     from ._core import Core
-    from ._flow import Flow, Lane
+    from ._flow import Flow, Lane, Stage
     from ._ownership import Ownership
     from ._run import Run
 
 PREVIEW_BYTES = 64
+_DISCONNECTS = rules.DISCONNECT_FLAG[0] | rules.DISCONNECT_FLAG[1]
+# The very objects that ClassifyOut and StreamCalloutIoPacket begin with: small integers exist once.
+_ZERO, _ONE = 0, 1
 _FLAG_NAMES = {int(flag): str(flag.name) for flag in StreamFlags}
 _OUT_FLAG_NAMES = {rules.NO_MORE_DATA: "NO_MORE_DATA", rules.BUFFER_LIMIT_REACHED: "BUFFER_LIMIT_REACHED"}
 _DISCARD_BITS = int(MetadataField.DISCARD_REASON | MetadataField.FLOW_HANDLE | MetadataField.SYSTEM_FLAGS)
@@ -49,8 +52,8 @@ class RecordedOut(ClassifyOut):
 
     __slots__ = ("wrote_action",)
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, action_type: int, flags: int) -> None:
+        super().__init__(action_type, flags)
         self.wrote_action = False
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -68,7 +71,7 @@ class Classifier:
         self.core = core
         verify = core.options.verify
         self.verifying = verify.level != "off"
-        self.clocked = False
+        self.clocked = self.watching = False
         self.watch_clock(not verify.virtual_time)
         self._injected = False  # the classify whose answer is being applied injected something
         self.after_classify: Any = None  # set by the contexts' part: pending removals (CTX-11)
@@ -76,6 +79,7 @@ class Classifier:
     def watch_clock(self, is_real: bool) -> None:
         """Time callbacks, if time is real: `timeouts.turn`, V-42, V-43 (VRF-3)."""
         self.clocked = is_real and (self.verifying or self.core.options.timeouts.turn > 0)
+        self.watching = self.verifying or self.clocked
 
     def classify(
         self,
@@ -93,25 +97,60 @@ class Classifier:
         core = self.core
         stage = lane.stage
         lane.classified = True
+        missed, lane.missed = lane.missed, 0
+        frame = lane.frame
+        if frame is None:
+            frame = lane.frame = Frame("classify", flow, lane, stage.filter.callout_id)
+            frame.layer_id = stage.filter.layer_id
+        elif frame.clones:
+            frame.clones = []
+        frame.injected = False
+        frame.abort = kind == ABORT
+        frame.fin = flags & _DISCONNECTS != 0
+        if self.watching or core.tracing:
+            return self._classify_watched(
+                frame, flow, lane, kind, flags, segments, length, out_flags, answer, offset, missed
+            )
+        data = IndicatedData(flags, length, segments, lane, core.options.indicate_mdls)
+        packet = StreamCalloutIoPacket(data, missed)
+        out = ClassifyOut(answer, out_flags)
+        result = self._call(frame, stage, packet, out)
+        self._injected = frame.injected
+        if frame.clones or data._chain is not None:
+            self.ownership.after_classify(frame, data, self._is_block(lane, kind, out, packet, result))
+        else:
+            data._segments = data._offset = None  # as `invalidate`
+        return result
+
+    def _classify_watched(
+        self,
+        frame: Frame,
+        flow: Flow,
+        lane: Lane,
+        kind: int,
+        flags: int,
+        segments: list[Segment],
+        length: int,
+        out_flags: int,
+        answer: int,
+        offset: int,
+        missed: int,
+    ) -> tuple[ClassifyOut, StreamCalloutIoPacket] | None:
+        """The same under a verifier, a watchdog or for a sink that wants every indication."""
+        core = self.core
+        stage = lane.stage
         poison = None
         if self.verifying and segments:
             segments, poison = self._own_buffers(segments)
-        data = StreamData.indicated(flags, length, segments, lane)
-        data.mdls = core.options.indicate_mdls
-        packet = StreamCalloutIoPacket(data, lane.missed)
-        out = RecordedOut() if self.verifying else ClassifyOut()
-        out.flags = out_flags
-        out.action_type = answer
-        if self.verifying:
-            out.wrote_action = False  # type: ignore[attr-defined]
-        missed, lane.missed = lane.missed, 0
+        data = IndicatedData(flags, length, segments, lane, core.options.indicate_mdls)
+        packet = StreamCalloutIoPacket(data, missed)
+        out = RecordedOut(answer, out_flags) if self.verifying else ClassifyOut(answer, out_flags)
         if core.tracing:
             self._emit_indicate(flow, lane, flags, out_flags, length, missed, offset, data)
-        frame = Frame("classify", flow, lane, stage.filter.callout_id)
-        frame.layer_id = stage.filter.layer_id
-        frame.abort = kind == ABORT
-        frame.fin = kind == FIN or bool(flags & rules.DISCONNECT_FLAG[lane.direction])
+        began = core.clock() if self.clocked else 0.0
         result = self._call(frame, stage, packet, out)
+        if self.clocked and result is not None:
+            self._check_time(frame, core.clock() - began, packet)
         self._injected = frame.injected
         self._check(frame, lane, kind, length, out_flags, out, packet, answer if result is not None else None)
         self.ownership.after_classify(frame, data, blocked=self._is_block(lane, kind, out, packet, result))
@@ -123,17 +162,15 @@ class Classifier:
         return result
 
     def _call(
-        self, frame: Frame, stage: Any, packet: StreamCalloutIoPacket, out: ClassifyOut
+        self, frame: Frame, stage: Stage, packet: StreamCalloutIoPacket, out: ClassifyOut
     ) -> tuple[ClassifyOut, StreamCalloutIoPacket] | None:
         core = self.core
         entry = stage.entry
-        assert frame.flow is not None
-        values = frame.flow.stream_values
+        assert entry is not None
+        assert entry.classify_fn is not None
+        values = stage.flow.stream_values
         outer, core.frame = core.frame, frame
         core.callbacks += 1
-        began = (
-            core.clock() if self.clocked else 0.0
-        )  # `timeouts.turn` names a callout, it interrupts nothing
         try:
             if entry.version == 0:
                 entry.classify_fn(values, stage.meta, packet, stage.filter, stage.context, out)
@@ -141,7 +178,14 @@ class Classifier:
                 entry.classify_fn(
                     values, stage.meta, packet, STREAM_CONTEXT, stage.filter, stage.context, out
                 )
-            if not _is_sound(out, packet):
+            if not (
+                # Nearly every answer: three members as they were, and two plain integers. Else look closely.
+                packet.stream_action is _ZERO
+                and packet.count_bytes_required is _ZERO
+                and out.flags is _ZERO
+                and out.rights is _ONE
+                and type(out.action_type) is type(packet.count_bytes_enforced) is int
+            ) and not _is_sound(out, packet):
                 raise TypeError("classifyFn left a value that is not an integer in its answer")
         except Exception as error:
             core.violation(
@@ -150,8 +194,6 @@ class Classifier:
             return None
         finally:
             core.frame = outer
-        if self.clocked:
-            self._check_time(frame, core.clock() - began, packet)
         return out, packet
 
     def _check_time(self, frame: Frame, spent: float, packet: StreamCalloutIoPacket) -> None:
@@ -289,7 +331,7 @@ class Classifier:
             DiscardModule.GENERAL, GeneralDiscardReason.FIREWALL_POLICY, lane.stage.filter.filter_id
         )
         values = IncomingValues(layer, flow.stream_values.incoming_value)
-        data = StreamData.indicated(rules.DIRECTION_FLAG[lane.direction], run.length, [(run.view, ())], lane)
+        data = IndicatedData(rules.DIRECTION_FLAG[lane.direction], run.length, [(run.view, ())], lane, 1)
         for filter in core.filters.filters_at(layer):
             entry = self.ownership.callouts.registered_id(filter.callout_id)
             if entry is None or not filter.matches(values.incoming_value, flow.endpoints.listener):

@@ -107,7 +107,7 @@ class Core:
         self.sinks: list[Any] = []
         self.data_wanted = "off"
         self.tracing = False  # some sink wants the events of single indications and injections
-        self._events: list[Event] = []
+        self.events: list[Event] = []
         self._sequence = 0
         self._delivering = False
         self.violations: dict[str, int] = {}
@@ -188,25 +188,29 @@ class Core:
             return
         self.running = True
         self.callbacks = 0
-        limit = self.options.callbacks_per_turn
         try:
-            while self.callbacks < limit:
-                if self.dirty:
-                    flow = self.dirty.popleft()
-                    flow.marked = False
-                    self.touch(flow)
-                    self.pump(flow)
-                elif self.due:
-                    self.complete(self.due.popleft())
-                elif self.ending:
-                    self.finish(self.ending.popleft())
-                else:
-                    return
-            if self.dirty or self.due or self.ending:
-                self.request_turn()
+            self.work()
         finally:
             self.running = False
             self.deliver_events()
+
+    def work(self) -> None:
+        """The loop of `settle`, until nothing is left or this settling's callbacks are used up."""
+        limit = self.options.callbacks_per_turn
+        while self.callbacks < limit:
+            if self.dirty:
+                flow = self.dirty.popleft()
+                flow.marked = False
+                self.touch(flow)
+                self.pump(flow)
+            elif self.due:
+                self.complete(self.due.popleft())
+            elif self.ending:
+                self.finish(self.ending.popleft())
+            else:
+                return
+        if self.dirty or self.due or self.ending:
+            self.request_turn()
 
     def after_outside_call(self, flow: Flow | None) -> None:
         """End of an input: other flows that changed are the next turn's business."""
@@ -227,18 +231,18 @@ class Core:
             "t": self.clock(),
         }
         record.update(keys)
-        self._events.append(record)
+        self.events.append(record)
         if not self.in_callback:
             self.deliver_events()
 
     def deliver_events(self) -> None:
         """Hand the queued events over, after settling."""
-        if not self._events or self._delivering or self.frame is not None:
+        if not self.events or self._delivering or self.frame is not None:
             return
         self._delivering = True
         try:
-            while self._events:
-                events, self._events = self._events, []
+            while self.events:
+                events, self.events = self.events, []
                 for record in events:
                     traced = record["event"] in TRACE_EVENTS
                     for sink in list(self.sinks):

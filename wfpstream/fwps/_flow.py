@@ -27,10 +27,12 @@ from ._stream_state import (
     PLAIN_BLOCK,
     PLAIN_PERMIT,
     REMOVE,
+    WHOLE_AND_SILENT,
 )
 
 if TYPE_CHECKING:
     from ._callout import CalloutEntry
+    from ._core import Frame
     from ._filter import Filter2
     from ._records import IncomingMetadataValues, IncomingValues
 
@@ -97,6 +99,7 @@ class Lane:
         "fin_pended",
         "fin_pended_at",
         "fin_queued",
+        "frame",
         "fresh",
         "held_since",
         "in_i",
@@ -151,6 +154,7 @@ class Lane:
         self.fin_pended_at = 0.0
         self.held_since = 0.0
         self.classified = False
+        self.frame: Frame | None = None  # of this lane's classifies: they never nest (IND-10)
         self.last_blocked: bool | None = None
         self.oob_ever = False
         self.uncompensated = False  # blocked, nothing kept and nothing injected since (V-20)
@@ -169,6 +173,7 @@ class Lane:
     def append(self, run: Run) -> None:
         """Put a run at the tail; one that bypasses this stage only keeps its place (ARB-13)."""
         self.queue.append(run)
+        self.stage.flow.occupied[self.direction] = True
         self.bytes += run.length
         self.fresh += 1
         if run.fin:
@@ -178,6 +183,11 @@ class Lane:
                 self.urgent_queued += 1
             else:
                 self.visible += run.length
+
+    def hand_on(self, run: Run) -> None:
+        """The run has left this stage; the stages below get it item by item (NMD-9, INJ-5)."""
+        self.outbox.append(run)
+        self.stage.flow.occupied[self.direction] = True
 
     def took(self, run: Run) -> None:
         """Bookkeeping for a run, or the front of one, that left the queue."""
@@ -263,6 +273,11 @@ class Lane:
             run.keep()
 
     @property
+    def is_empty(self) -> bool:
+        """Nothing is held, queued or on its way to the stages below."""
+        return not self.queue and not self.outbox and self.mode == IDLE
+
+    @property
     def stored(self) -> int:
         """Bytes in the queue, held ones included, counted run by run for the ledger (IND-25)."""
         return sum(run.length for run in self.queue)
@@ -282,6 +297,7 @@ class Stage:
         next_sub_layer: index of the first stage of the next sublayer: where PERMIT leads (ARB-6).
         kind: CALL, PASS, REMOVE or PERMIT_ALL of `_stream_state`.
         mid_stream: the stage began after the flow was established (MID-1).
+        passing: answers under this filter that let all the bytes go on and are no violation, and their effects.
     """
 
     __slots__ = (
@@ -296,6 +312,7 @@ class Stage:
         "meta",
         "mid_stream",
         "next_sub_layer",
+        "passing",
         "retired",
         "slow_until",
     )
@@ -312,6 +329,7 @@ class Stage:
         self.context = 0
         self.kind = PASS
         self.meta: IncomingMetadataValues | None = None
+        self.passing = WHOLE_AND_SILENT.get(filter.action_type, {})
         self.lanes = (Lane(self, 0), Lane(self, 1))
 
     @property
@@ -385,6 +403,10 @@ class Flow:
     A data direction is 0 (SEND: local host to remote) or 1 (RECEIVE). The driver calls the inputs and reads
     `output`, `may_read`, `abort` and `ended` after every call for this flow. Bytes given to `received` are
     borrowed until `settle_output` or the next input.
+
+    Attributes:
+        occupied: False where every lane of that direction is known to be empty and idle; True says nothing. It is
+            what makes a flow that holds nothing cheap.
     """
 
     __slots__ = (
@@ -413,6 +435,7 @@ class Flow:
         "missing",
         "needs_stages",
         "number",
+        "occupied",
         "ordinal",
         "out",
         "over_taken",
@@ -479,6 +502,7 @@ class Flow:
         self.gone_reported = False
         self.reported = False
         self.needs_stages = False
+        self.occupied = [False, False]
         self.marked = False
         self.is_offloaded = False
         self.urgent_seen = False
@@ -507,7 +531,9 @@ class Flow:
             push: whether the segment had PSH, where that is known and wanted: RECEIVE items then show it. None
                 sets RECEIVE_PUSH on every RECEIVE item (IND-5). SEND items have no such flag.
         """
-        self._inputs.received(self, direction, memoryview(view), urgent, fin, push)
+        if type(view) is not memoryview:
+            view = memoryview(view)
+        self._inputs.received(self, direction, view, urgent, fin, push)
 
     def received_fin(self, direction: int) -> None:
         """End of stream was read in that direction (IND-13)."""
@@ -564,7 +590,7 @@ class Flow:
         """YES, HELD_BACK (deferred), FULL (back-pressure) or READ_ENDED: a level, not an edge."""
         if self.phase != LIVE or self.input_ended[direction]:
             return READ_ENDED
-        if direction and self.is_deferred():
+        if direction and self.occupied[1] and self.is_deferred():
             return HELD_BACK
         return FULL if self._inputs.is_full(self, direction) else YES
 

@@ -358,7 +358,7 @@ class Injector:
             run.target = stage.next_sub_layer
             run.missed += lane.carry
             lane.carry = 0
-            lane.outbox.append(run)
+            lane.hand_on(run)
         if call.stream_flags & _DISCONNECTS:
             self._place_fin(call, lane, buffers)
         for buffer in buffers:
@@ -393,7 +393,7 @@ class Injector:
         fin.missed, lane.carry = lane.carry, 0
         lane.closed = True
         lane.fin_pended = False
-        lane.outbox.append(fin)
+        lane.hand_on(fin)
 
     def _run_on(self, flow: Flow, lane: Lane, buffers: list[InjectedBuffer]) -> None:
         core = self.core

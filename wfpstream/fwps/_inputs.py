@@ -12,6 +12,7 @@ from . import _stream_state as rules
 from ._bookkeeping import ledger_of
 from ._flow import ENDED, LIVE
 from ._run import EMPTY_VIEW, Run
+from ._straight import StraightWay
 
 if TYPE_CHECKING:
     from ._core import Core
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from ._ledger import DirectionLedger
     from ._lifecycle import Lifecycle
     from ._waterfall import Waterfall
+
+PUSH = rules.FLUSH_FLAG[rules.RECEIVE]
 
 
 class Inputs:
@@ -28,21 +31,30 @@ class Inputs:
         self.core = core
         self.waterfall = waterfall
         self.lifecycle = lifecycle
+        self._straight = StraightWay(core, waterfall, lifecycle)
+        self._gone = waterfall.gone
         core.recount = self.recount
 
     def received(
         self, flow: Flow, direction: int, view: memoryview, urgent: bool, fin: bool, push: bool | None
     ) -> None:
-        if not self._takes_input(flow, direction):
+        straight = not (urgent or fin) and self._straight.is_open(flow, direction)
+        if not straight and not self._takes_input(flow, direction):
             flow.unread(direction, len(view))
             return
         if not len(view):
             return
-        flags = self._flags(flow, direction, urgent, push)
-        run = Run(view, None, flags, 0, flow.read[direction], borrowed=True)
-        self._take_hole(flow, direction, run)
-        flow.read[direction] += len(view)
+        flags = (
+            PUSH if direction and push is None and not urgent else self._flags(flow, direction, urgent, push)
+        )
+        run = Run(view, None, flags, 0, flow.read[direction], True)
+        if flow.hole[direction]:
+            self._take_hole(flow, direction, run)
+        flow.read[direction] += run.length
         flow.activity = self.core.clock()
+        if straight:
+            self._straight.take(flow, direction, run)
+            return
         if urgent:
             flow.urgent_seen = True
         self.waterfall.deliver(flow, direction, run, 0)
@@ -125,7 +137,7 @@ class Inputs:
         self._settle(flow)
 
     def sent(self, flow: Flow, direction: int, count: int) -> None:
-        flow.out[direction].sent(count, self.waterfall.gone)
+        flow.out[direction].sent(count, self._gone)
         if flow.stored:
             self.recount(flow)
         if flow.phase == LIVE:
@@ -206,16 +218,38 @@ class Inputs:
 
     def settle_output(self, flow: Flow) -> None:
         """Copy whatever still lies in the driver's buffer, and count what is kept (IND-25)."""
+        if self._stores_nothing(flow):
+            return
         for direction in (0, 1):
             output = flow.out[direction]
             if output.length:
                 output.keep()
-            for lane in flow.lanes[direction]:
-                if lane.queue or lane.outbox:
-                    lane.keep()
+            if flow.occupied[direction]:
+                self._keep_stages(flow, direction)
         self.recount(flow)
         if flow.stored and flow.phase == LIVE and flow.doomed is None:
             self._check_memory(flow)
+
+    def _stores_nothing(self, flow: Flow) -> bool:
+        """There is nothing to copy, to count or to tell: the walk over lanes and outputs would find only zeros."""
+        occupied, out = flow.occupied, flow.out
+        return not (
+            occupied[0]
+            or occupied[1]
+            or out[0].length
+            or out[1].length
+            or flow.stored
+            or flow.pended_total
+            or self.core.short_of_memory
+        )
+
+    def _keep_stages(self, flow: Flow, direction: int) -> None:
+        empty = True
+        for lane in flow.lanes[direction]:
+            if not lane.is_empty:
+                empty = False
+                lane.keep()
+        flow.occupied[direction] = not empty
 
     def recount(self, flow: Flow) -> None:
         """IND-25: the sum of a flow's stores; flows that wait for room hear of it."""
@@ -246,14 +280,20 @@ class Inputs:
     def is_full(self, flow: Flow, direction: int) -> bool:
         """IND-24: stop at half a limit, resume at a quarter."""
         limits = self.core.options.limits
-        levels = (
-            (flow.out[direction].length, limits.unsent),
-            (flow.injected[direction], limits.injected),
-            (flow.pended_waiting[direction], limits.pended),
-        )
         was = flow.paused[direction]
+        none_is_zero = limits.unsent and limits.injected and limits.pended and limits.per_flow
+        if (
+            none_is_zero
+            and not (was or flow.marked or flow.injected[direction])
+            and self._stores_nothing(flow)
+        ):
+            return False  # every level is 0
         self.recount(flow)
-        now = any(_is_past(level, limit, was) for level, limit in levels)
+        now = (
+            _is_past(flow.out[direction].length, limits.unsent, was)
+            or _is_past(flow.injected[direction], limits.injected, was)
+            or _is_past(flow.pended_waiting[direction], limits.pended, was)
+        )
         now = self._over_memory(flow, was) or now or flow.marked
         if now != was:
             flow.paused[direction] = now

@@ -192,7 +192,11 @@ class Lifecycle:
             return
         if flow.needs_stages and not any(lane.remainder for lanes in flow.lanes for lane in lanes):
             self.rebuild(flow)
-        for direction in (0, 1):
+        self.flow_on(flow, 0)
+
+    def flow_on(self, flow: Flow, first: int) -> None:
+        """Let the stages act, from direction `first` on, and see what came of it."""
+        for direction in range(first, 2):
             self.waterfall.run(flow, direction)
         if self.core.options.completion == "early":
             self.injector.complete_early_everywhere(flow)

@@ -68,9 +68,13 @@ class Output:
 
     def batch(self) -> tuple[list[memoryview], bool]:
         """The next bytes to write, in order, and whether they are one urgent byte (to be sent MSG_OOB)."""
+        runs = self.runs
+        if len(runs) == 1:  # the usual case, and the same answer as below
+            run = runs[0]
+            return [run.view], bool(run.flags & EXPEDITED)
         views: list[memoryview] = []
         size = 0
-        for run in self.runs:
+        for run in runs:
             if run.flags & EXPEDITED:
                 if not views:
                     return [run.view], True
@@ -82,10 +86,10 @@ class Output:
         return views, False
 
     def sent(self, count: int, gone: Callable[[Run, int], None]) -> None:
-        """`count` bytes were accepted by the socket; `gone` hears of every run they belong to (CMP-4)."""
+        """`count` bytes were accepted by the socket; `gone` hears of the injected ones (CMP-4)."""
         while count > 0:
             run = self.runs[0]
-            taken = min(count, run.length)
+            taken = run.length if run.length < count else count
             count -= taken
             self.length -= taken
             if run.owner is None:
@@ -97,7 +101,8 @@ class Output:
             else:
                 run.view = run.view[taken:]
                 run.length -= taken
-            gone(run, taken)
+            if run.owner is not None:
+                gone(run, taken)
 
     def discard(self) -> int:
         """Give up what is owed (IND-18, DRP-4): `discarded_out`. Returns the number of bytes."""

@@ -42,7 +42,7 @@ class Passage:
         run.answer = answer
         run.last = True
         run.target = destination
-        lane.outbox.append(run)
+        lane.hand_on(run)
         return run
 
     def _block(self, flow: Flow, lane: Lane, run: Run) -> None:
@@ -132,7 +132,7 @@ class Passage:
     def _pass_by(self, flow: Flow, lane: Lane, run: Run) -> None:
         """A run that only kept its place in this queue goes on (ARB-13)."""
         if self._cross(flow, lane, run):
-            lane.outbox.append(run)
+            lane.hand_on(run)
 
     def _pass_item_by(self, flow: Flow, lane: Lane) -> None:
         """The runs of one item stay together for the stages below (IND-21)."""

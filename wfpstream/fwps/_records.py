@@ -99,12 +99,12 @@ class ClassifyOut:
 
     __slots__ = ("action_type", "filter_id", "flags", "out_context", "reserved", "rights")
 
-    def __init__(self) -> None:
-        self.action_type: int = 0
+    def __init__(self, action_type: int = 0, flags: int = 0) -> None:
+        self.action_type: int = action_type
         self.out_context: int = 0
         self.filter_id: int = 0
         self.rights: int = 1
-        self.flags: int = 0
+        self.flags: int = flags
         self.reserved: int = 0
 
 

@@ -67,19 +67,6 @@ class StreamData:
         self.lane: object = None
         self.mdls = 1  # into how many MDLs an indicated list is split (CLN-12)
 
-    @classmethod
-    def indicated(cls, flags: int, data_length: int, segments: list[Segment], lane: object) -> StreamData:
-        """The engine's own form: nothing but the flags and the views until somebody walks the chain."""
-        data = cls.__new__(cls)
-        data.flags = flags
-        data.data_length = data_length
-        data._offset = None
-        data._chain = None
-        data._segments = segments
-        data.lane = lane
-        data.mdls = 1
-        return data
-
     @property
     def net_buffer_list_chain(self) -> NetBufferList | None:
         """One list per merged item, in order (NMD-5); a FIN or ABORT has one empty list (CLN-4)."""
@@ -119,6 +106,9 @@ class StreamData:
 
     def tobytes(self) -> bytes:
         """The data, copied: safe to keep."""
+        segments = self._segments
+        if segments is not None and len(segments) == 1 and self._chain is None:
+            return bytes(segments[0][0])
         return b"".join(self.pieces())
 
     def copy_to(self, buffer: bytearray | memoryview, bytes_to_copy: int) -> int:
@@ -210,6 +200,23 @@ class StreamData:
         begin = before + start.mdl_offset
         end = net_buffer.data_offset + net_buffer.data_length
         return views_from(net_buffer.mdl_chain, begin, max(0, end - begin))
+
+
+class IndicatedData(StreamData):
+    """What the engine indicates: nothing but the flags and the views until somebody walks the chain."""
+
+    __slots__ = ()
+
+    def __init__(
+        self, flags: int, data_length: int, segments: list[Segment], lane: object, mdls: int
+    ) -> None:
+        self.flags = flags
+        self.data_length = data_length
+        self._offset = None
+        self._chain = None
+        self._segments = segments
+        self.lane = lane
+        self.mdls = mdls
 
 
 class IndicatedRecord:

@@ -78,6 +78,14 @@ OTHER_ACTION: dict[int, Effect] = {
     INSPECTION: (CONTINUE, "V-6"),
 }
 
+# ... of these, the answers that let the bytes go on and are no violation.
+WHOLE_AND_SILENT: dict[int, dict[int, int]] = {
+    filter_action: {
+        answer: effect for answer, (effect, rule) in table.items() if effect != BLOCK and rule is None
+    }
+    for filter_action, table in ACTION_EFFECT.items()
+}
+
 NONE = int(StreamActionType.NONE)
 NEED_MORE_DATA = int(StreamActionType.NEED_MORE_DATA)
 DROP_CONNECTION = int(StreamActionType.DROP_CONNECTION)

@@ -138,9 +138,7 @@ class Waterfall(Passage):
         result = self.classifier.classify(
             flow, lane, DATA, flags, segments, length, out_flags, answer, offset
         )
-        if flow.doomed is None:
-            self._decide(flow, lane, DATA, length, flags, out_flags, result)
-        self.classifier.finish(flow, lane)
+        self.conclude(flow, lane, DATA, length, flags, out_flags, result)
 
     def _collect(self, lane: Lane, wanted: int, one_item: bool) -> tuple[list[Segment], int, int, int, int]:
         """The runs of the next indication as views, their length, their extra flags, and where they begin."""
@@ -218,9 +216,7 @@ class Waterfall(Passage):
         result = self.classifier.classify(
             flow, lane, FIN, flags, [], 0, rules.NO_MORE_DATA, run.answer, run.offset
         )
-        if flow.doomed is None:
-            self._decide(flow, lane, FIN, 0, flags, rules.NO_MORE_DATA, result)
-        self.classifier.finish(flow, lane)
+        self.conclude(flow, lane, FIN, 0, flags, rules.NO_MORE_DATA, result)
 
     def indicate_abort(self, flow: Flow, stage: Stage, direction: int) -> None:
         """IND-16, IND-17: informational, whatever is returned."""
@@ -235,6 +231,21 @@ class Waterfall(Passage):
         self.classifier.finish(flow, lane)
 
     # -- answers ---------------------------------------------------------------------------------------
+
+    def conclude(
+        self,
+        flow: Flow,
+        lane: Lane,
+        kind: int,
+        length: int,
+        flags: int,
+        out_flags: int,
+        result: tuple[ClassifyOut, StreamCalloutIoPacket] | None,
+    ) -> None:
+        """The classify is over: apply its answer, then what had to wait for that."""
+        if flow.doomed is None:
+            self._decide(flow, lane, kind, length, flags, out_flags, result)
+        self.classifier.finish(flow, lane)
 
     def _decide(
         self,

@@ -1,0 +1,214 @@
+"""The short ways of the engine against the general way: the same calls, bytes, events and levels, for any mixture.
+
+An item that meets idle stages, each of which passes it on whole, does not go through the waterfall and the settling
+loop; a flow that holds nothing is not walked. Here both worlds play the same seeds, once with the short ways closed.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from tests.rules.test_random_mixture import Whim, one_step, random_options
+from wfpstream.engine import AddedCallout, EngineOptions
+from wfpstream.fwp import ActionType, NtStatus
+from wfpstream.fwpm import Callout as CalloutObject
+from wfpstream.fwpm import DisplayData, Filter, layer_key_of
+from wfpstream.fwps import LayerId, NetBufferList
+from wfpstream.fwps._inputs import Inputs
+from wfpstream.fwps._straight import StraightWay
+from wfpstream.testing import FlowEnds, MemoryDriver
+
+Log = list[Any]
+KINDS = ("callout_unknown", "callout_unknown", "callout_terminating", "callout_inspection")
+PASSING = (int(ActionType.PERMIT), int(ActionType.PERMIT), int(ActionType.CONTINUE))
+
+
+class Telling(Whim):
+    """Writes down what it is shown and what its calls return; is calm more often than not."""
+
+    version = 1
+
+    def __init__(self, name: str, log: Log, dice: random.Random, action: str, flags: int) -> None:
+        super().__init__(dice, action, flags)
+        self.name = name
+        self.log = log
+        self.calm = dice.choice((0.5, 0.9, 0.97))
+
+    def classify_fn(self, *call: Any) -> None:
+        metadata, packet, out = call[1], call[2], call[-1]
+        shown = packet.stream_data
+        entry = (out.action_type, out.flags, out.rights, packet.missed_bytes, packet.stream_action)
+        self.log.append((self.name, metadata.flow_handle, int(shown.flags), shown.tobytes(), entry))
+        if self.dice.random() >= self.calm:
+            super().classify_fn(*call)
+            return
+        out.action_type = self.dice.choice(PASSING)
+        if self.dice.random() < 0.2:
+            packet.count_bytes_enforced = shown.data_length
+
+    def give(
+        self, flow: int, nbl: NetBufferList | None, length: int, flags: int, kind: str = "allocated"
+    ) -> bool:
+        accepted = super().give(flow, nbl, length, flags, kind)
+        self.log.append((self.name, "inject", length, flags, accepted))
+        return accepted
+
+    def done(self, kind: str, nbl: NetBufferList, dispatch_level: bool) -> None:
+        self.log.append((self.name, "done", nbl.data_length, int(nbl.status)))
+        super().done(kind, nbl, dispatch_level)
+
+    def flow_delete_fn(self, layer_id: int, callout_id: int, flow_context: int) -> None:
+        self.log.append((self.name, "flow delete", flow_context))
+        super().flow_delete_fn(layer_id, callout_id, flow_context)
+
+
+def add_to_sub_layer(driver: MemoryDriver, upper: AddedCallout, callout: Telling) -> None:
+    """One more callout in a sublayer that is there: what the upper permits it does not see (ARB-6)."""
+    session = driver.session
+    for layer, key, _ in driver.fwps.register(callout, callout.name):
+        layer_key = layer_key_of(LayerId(layer))
+        assert layer_key is not None
+        display = DisplayData(callout.name)
+        status, _ = session.callout_add(
+            CalloutObject(callout_key=key, display_data=display, applicable_layer=layer_key)
+        )
+        assert status == NtStatus.STATUS_SUCCESS
+        status, _ = session.filter_add(
+            Filter(
+                display_data=display,
+                layer_key=layer_key,
+                sub_layer_key=upper.sub_layer_key,
+                action_type=ActionType[callout.filter_action.upper()],
+                callout_key=key,
+            )
+        )
+        assert status == NtStatus.STATUS_SUCCESS
+    driver.settle()
+
+
+def options_for(dice: random.Random, watched: bool) -> EngineOptions:
+    options = random_options(dice)
+    options.policy.on_gap = dice.choice(("permit", "permit", "bypass"))
+    if not watched:
+        options.verify.level = "off"
+    return options
+
+
+def state_of(driver: MemoryDriver, flow: FlowEnds) -> tuple[Any, ...]:
+    """All that a driver and the books can see."""
+    at_border = flow.flow
+    levels = [
+        (flow.ledger(d), at_border.may_read(d), at_border.output(d).length, at_border.output(d).fin,
+         at_border.output(d).push, at_border.paused[d], at_border.missing[d], flow.pending_input(d))
+        for d in (0, 1)
+    ]  # fmt: skip
+    ends = [(bytes(end.data), end.fin, end.reset, list(end.urgent)) for end in (flow.local, flow.remote)]
+    engine = driver.engine
+    whole = (at_border.stored, at_border.abort, flow.ended, at_border.offload_wanted)
+    return (levels, ends, whole, engine.has_pending, engine.next_deadline, dict(engine.counters))
+
+
+def step(dice: random.Random, driver: MemoryDriver, flow: FlowEnds, ended: set[int]) -> None:
+    """One of the mixture's, or what only a capture has."""
+    choice, direction = dice.random(), dice.choice((0, 1))
+    if choice < 0.1:
+        flow.gap(direction, dice.randint(1, 9))
+    elif choice < 0.3 and direction not in ended:
+        (flow.send, flow.receive)[direction](b"pushed", push=dice.random() < 0.5)
+    else:
+        one_step(dice, driver, flow, ended)
+
+
+def check_idle(flow: FlowEnds) -> None:
+    """What `Flow.occupied` promises, of a flow that lives."""
+    if flow.ended:
+        return
+    for direction in (0, 1):
+        for lane in flow.flow.lanes[direction]:
+            if not flow.flow.occupied[direction]:
+                assert lane.is_empty
+                assert (lane.bytes, lane.visible, lane.remainder, lane.urgent_queued) == (0, 0, 0, 0)
+                assert (lane.limit_shown, lane.continued, lane.fin_queued) == (False, False, False)
+
+
+def play(seed: int, watched: bool) -> tuple[Log, list[dict[str, Any]], dict[str, int]]:
+    dice = random.Random(seed)
+    driver = MemoryDriver(options_for(dice, watched))
+    if not watched:
+        driver.engine.remove_sink(driver.events)
+    log: Log = []
+    added: AddedCallout | None = None
+    callouts = []
+    for number in range(dice.randint(0, 3)):
+        callout = Telling(f"C{number}", log, dice, dice.choice(KINDS), dice.choice((0, 0, 8)))
+        callouts.append(callout)
+        if added is not None and dice.random() < 0.3:
+            add_to_sub_layer(driver, added, callout)
+        else:
+            added = driver.add(callout)
+    flows = [flow for _ in range(dice.randint(1, 2)) if (flow := driver.connect()) is not None]
+    ended: dict[int, set[int]] = {flow.id: set() for flow in flows}
+    for _ in range(dice.randint(5, 60)):
+        flow = dice.choice(flows)
+        if callouts and dice.random() < 0.1:
+            dice.choice(callouts).work(flow.id)
+            driver.settle()
+        else:
+            step(dice, driver, flow, ended[flow.id])
+        for each in flows:
+            check_idle(each)
+            log.append(state_of(driver, each))
+    driver.close()
+    log += [state_of(driver, each) for each in flows]
+    return log, list(driver.events), dict(driver.engine.violations)
+
+
+def count_straight(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many items went the short way, in one number that grows."""
+    taken = [0]
+    take = StraightWay.take
+
+    def counted(self: StraightWay, *item: Any) -> None:
+        taken[0] += 1
+        take(self, *item)
+
+    monkeypatch.setattr(StraightWay, "take", counted)
+    return taken
+
+
+def compare(seeds: range, watched: bool, monkeypatch: pytest.MonkeyPatch) -> int:
+    taken = count_straight(monkeypatch)
+    for seed in seeds:
+        short = play(seed, watched)
+        with monkeypatch.context() as patch:
+            patch.setattr(StraightWay, "is_open", lambda self, flow, direction: False)
+            patch.setattr(Inputs, "_stores_nothing", lambda self, flow: False)
+            before = taken[0]
+            general = play(seed, watched)
+            assert taken[0] == before
+        for mine, theirs in zip(short[0], general[0], strict=False):
+            assert mine == theirs, seed
+        assert short == general, seed
+    return taken[0]
+
+
+@pytest.mark.parametrize("watched", [False, True])
+@pytest.mark.parametrize("block", range(4))
+def test_ind_26_short_and_general_way_are_one(
+    block: int, watched: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CMP-15, IND-8, IND-24, ARB-6, ARB-11: 400 seeds, under the verifier with every event, and without."""
+    assert compare(range(block * 50, block * 50 + 50), watched, monkeypatch) > 100
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("watched", [False, True])
+@pytest.mark.parametrize("block", range(50))
+def test_ind_26_short_and_general_way_are_one_for_many(
+    block: int, watched: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same for 20,000 seeds more."""
+    compare(range(10_000 + block * 200, 10_000 + block * 200 + 200), watched, monkeypatch)

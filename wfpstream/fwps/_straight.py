@@ -1,0 +1,142 @@
+"""The straight way: one item through stages that hold nothing, each of which passes it on whole.
+
+Owns the short form of what `_waterfall`, `_passage` and the settling loop do together in that case, which is nearly
+every item of nearly every flow. It must not have effects of its own: whatever is out of the ordinary, before or
+after any stage, is handed to the general way in the very state in which that would be (`tests/rules/test_straight`
+compares the two).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ._flow import LIVE
+from ._stream_state import CALL, DATA, DIRECTION_FLAG, FLUSH_FLAG, PERMIT
+
+if TYPE_CHECKING:
+    from ._core import Core
+    from ._flow import Flow
+    from ._lifecycle import Lifecycle
+    from ._records import ClassifyOut, StreamCalloutIoPacket
+    from ._run import Run
+    from ._waterfall import Waterfall
+
+Answer = tuple["ClassifyOut", "StreamCalloutIoPacket"]
+
+
+class StraightWay:
+    """One per engine."""
+
+    __slots__ = ("_classifier", "_core", "_lifecycle", "_waterfall")
+
+    def __init__(self, core: Core, waterfall: Waterfall, lifecycle: Lifecycle) -> None:
+        self._core = core
+        self._waterfall = waterfall
+        self._classifier = waterfall.classifier
+        self._lifecycle = lifecycle
+
+    def is_open(self, flow: Flow, direction: int) -> bool:
+        """Nothing is before the next item, and settling would have nothing else to do."""
+        core = self._core
+        return not (
+            flow.occupied[direction]
+            or flow.phase != LIVE
+            or flow.doomed is not None
+            or flow.needs_stages
+            or flow.input_ended[direction]
+            or flow.out[direction].fin_run is not None
+            or core.dirty
+            or core.due
+            or core.ending
+            or core.running
+            or core.frame is not None
+            or flow.over_taken[0]
+            or flow.over_taken[1]
+            or len(flow.stages) >= core.options.callbacks_per_turn
+        )
+
+    def take(self, flow: Flow, direction: int, run: Run) -> None:
+        """An item of plain original bytes, where `is_open`. Does what `Inputs._settle` does with it (CMP-15)."""
+        core = self._core
+        if not flow.stages:
+            self._emerge(flow, direction, run)
+            if core.touched:
+                core.after_outside_call(flow)
+            return
+        core.running = True
+        core.callbacks = 0
+        try:
+            if not self._pass_stages(flow, direction, run):
+                self._lifecycle.flow_on(flow, direction)
+                core.work()
+        finally:
+            core.running = False
+            if core.events:
+                core.deliver_events()
+        if core.touched:
+            core.after_outside_call(flow)
+
+    def _pass_stages(self, flow: Flow, direction: int, run: Run) -> bool:
+        """Ask the stages in turn. False: there is more to do, the general way does it."""
+        core = self._core
+        occupied = flow.occupied
+        length = run.length
+        flags = run.flags | DIRECTION_FLAG[direction]
+        for index, lane in enumerate(flow.lanes[direction]):
+            stage = lane.stage
+            if stage.kind != CALL or run.target > index or lane.closed:
+                occupied[direction] = False
+                self._waterfall.deliver(flow, direction, run, index)
+                return not (occupied[direction] or core.dirty or core.due)
+            # As Lane.append, mark_seen and show.
+            occupied[direction] = True
+            lane.queue.append(run)
+            lane.bytes = lane.visible = length
+            lane.in_o += length
+            run.seen = True
+            if run.missed:
+                lane.missed += run.missed
+                lane.carry += run.missed
+                run.missed = 0
+            # As Waterfall._indicate for an item that met an idle stage: never NO_MORE_DATA (NMD-9).
+            answer = self._classifier.classify(
+                flow, lane, DATA, flags, [(run.view, run.provenance)], length, 0, run.answer, run.offset
+            )
+            # PERMIT or CONTINUE of the whole item, and nothing else happened?
+            effect = 0
+            if answer is not None and not (lane.outbox or flow.removing) and flow.doomed is None:
+                out, packet = answer
+                enforced = packet.count_bytes_enforced
+                if not packet.stream_action and (not enforced or enforced == length):
+                    effect = stage.passing.get(out.action_type, 0)
+            if not effect:
+                lane.fresh += 1
+                self._waterfall.conclude(flow, lane, DATA, length, flags, 0, answer)
+                return False
+            # As Waterfall._move and Passage._release, then Passage.deliver at the next stage.
+            if lane.pended_buffers or lane.fin_pended or lane.oob_ever:
+                self._classifier.note_decision(lane, DATA, effect)
+            lane.last_blocked = False
+            lane.queue.clear()
+            lane.bytes = lane.visible = 0
+            lane.asked_again = 0
+            lane.held_since = 0.0
+            lane.permitted_o += length
+            if lane.carry:
+                run.missed = lane.carry
+                lane.carry = 0
+            run.seen = False
+            run.answer = out.action_type
+            run.target = stage.next_sub_layer if effect == PERMIT else index + 1
+        occupied[direction] = False
+        self._emerge(flow, direction, run)
+        return not (core.dirty or core.due)
+
+    def _emerge(self, flow: Flow, direction: int, run: Run) -> None:
+        """As Passage._emerge; the driver looks at this flow now, so nobody need tell it to."""
+        output = flow.out[direction]
+        output.runs.append(run)
+        output.length += run.length
+        output.fresh += 1
+        if run.flags & FLUSH_FLAG[direction]:
+            output.push = True
