@@ -25,6 +25,7 @@ from tests.scenarios.support import (
     B,
     Bench,
     C,
+    Call,
     P,
     Script,
     inj,
@@ -136,6 +137,21 @@ def test_an_inspection_callout_takes_nothing_out_and_drops_nothing() -> None:
     assert (runs(stage), stage.fin) == (["0+6 permitted"], "permitted")
 
 
+def test_an_inspection_callout_drops_nothing_where_nothing_follows_either() -> None:
+    (stage,) = sent(Bench(Script(DROP(), action="callout_inspection")), b"abcd", fin=False)
+    assert runs(stage) == ["0+4 permitted"]
+
+
+def test_an_answer_that_came_too_late_is_not_obeyed() -> None:
+    """ABT-1: the callout itself aborted the flow inside the classify."""
+
+    def abort(call: Call) -> None:
+        call.owner.fwps.flow_abort(call.flow_id)
+
+    (stage,) = sent(Bench(Script(P(2), P(0, abort))), b"abcd", fin=False)
+    assert runs(stage) == ["0+2 permitted"]
+
+
 @pytest.mark.parametrize("policy", ["permit", "bypass"])
 def test_the_policy_decides_where_the_answer_is_not_allowed(policy: str) -> None:
     """ACT-13: DEFER outbound."""
@@ -199,6 +215,37 @@ def test_bytes_that_skip_a_stage_of_the_same_sublayer_were_permitted_there() -> 
 
     found = [runs(stage) for stage in sent(ManagedBench(a, b, c, add=add), b"abcde", fin=False)]
     assert found == [["0+5 permitted"], ["0+2 permitted", "2+3 blocked"], ["0+2 permitted"]]
+
+
+def test_what_skips_the_last_stage_was_permitted_there() -> None:
+    """ARB-6."""
+    a, b = Script(P(2), C(0)), Script(B(0), name="B")
+    found = sent(ManagedBench(a, b, add=in_one_sub_layer(a, b)), b"abcde", fin=False)
+    assert [runs(stage) for stage in found] == [["0+5 permitted"], ["0+2 permitted", "2+3 blocked"]]
+
+
+@pytest.mark.parametrize("put_in", [b"", b"xyz"])
+def test_where_a_stage_below_ended_early_it_is_open_what_became_of_the_fin_above(put_in: bytes) -> None:
+    """OOB-7: whether the peer's own FIN comes before the flow has ended is chance."""
+    ending = Script(P(2), B(0, inj(put_in, SEND_FIN)), then=B(0), name="B")
+    above, below = sent(Bench(Script(then=P(0)), ending), b"abcd", b"ef")
+    assert (runs(above), above.fin) == (["0+2 permitted"], "")
+    assert below.fin == "injected"
+    assert runs(below) == ["0+2 permitted", *(["puts in 2+3"] if put_in else [])]
+
+
+def test_a_stage_that_came_later_and_lets_nothing_through_is_still_the_first() -> None:
+    """MGMT-11."""
+    bench = Bench(Script(then=P(0)))
+    bench.send(b"abc")
+    late = Script(then=B(0), name="B", flags=8)
+    late.transcript = bench.transcript
+    bench.driver.add(late, weight=0xFFFF)
+    first, second = sent(bench, b"de", fin=False)
+    assert [(first.callout, runs(first)), (second.callout, runs(second))] == [
+        ("B", ["0+3 permitted", "3+2 blocked"]),
+        ("A", ["0+3 permitted"]),
+    ]
 
 
 def test_a_stage_that_came_later_let_what_was_before_go_by() -> None:

@@ -8,7 +8,7 @@ form in which this is shown and compared (`_canonical`), nor an engine: events a
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 Event = Mapping[str, Any]
@@ -261,7 +261,7 @@ class FlowFates:
             action = {"permit": "PERMIT_ALL", "bypass": "ALLOW_CONNECTION"}.get(
                 self._policy(place), "NOTHING"
             )
-        elif action == "DROP_CONNECTION" and self._goes_on(place):
+        elif action == "DROP_CONNECTION" and (self.reason != "drop" or self._goes_on(place)):
             action = "PERMIT_ALL"  # an inspection callout cannot drop (DRP-1)
         if action == "NONE":
             count = min(event["enforced"], event["len"]) or event["len"]
@@ -287,6 +287,10 @@ class FlowFates:
             found.append((later, self._events[later]))
         return found
 
+    def _behind(self, place: int) -> Iterator[Event]:
+        """The events behind one, none of them copied: whoever asks stops soon."""
+        return (self._events[later] for later in range(place + 1, len(self._events)))
+
     def _follows(self, place: int, rules: frozenset[str]) -> bool:
         return any(e["event"] == "violation" and e["rule"] in rules for _, e in self._following(place))
 
@@ -298,7 +302,7 @@ class FlowFates:
 
     def _goes_on(self, place: int) -> bool:
         """Is anything but a reset indicated after this?"""
-        return any(e["event"] == "indicate" and not _has(e, "_ABORT") for e in self._events[place + 1 :])
+        return any(e["event"] == "indicate" and not _has(e, "_ABORT") for e in self._behind(place))
 
     def _fate_of(self, place: int, stage: Stage, direction: str, count: int) -> str:
         """What was done with the decided bytes: what is taken out leaves a `discard` event at once."""
@@ -352,7 +356,7 @@ class FlowFates:
 
     def _shown_next(self, place: int, event: Event) -> int | None:
         """The stage that is shown the injected bytes, if that is what happens next."""
-        for later in self._events[place + 1 :]:
+        for later in self._behind(place):
             if later.get("dir") != event["dir"] or later["event"] not in ("indicate", "inject"):
                 continue
             same = (later.get("offset"), later["len"]) == (event["offset"], event["len"])
