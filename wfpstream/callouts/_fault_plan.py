@@ -50,6 +50,12 @@ class FaultPlan:
         if not 0 <= self.probability <= 1:
             raise ValueError(f"probability={self.probability}: expected a number from 0 to 1")
 
+    @property
+    def counts(self) -> bool:
+        """What happens to a connection depends on which one of the listener it is."""
+        chooses = self.nth is not None or self.every is not None or self.probability < 1
+        return chooses or self.do == "corrupt"
+
     def chooses(self, listener: str, number: int) -> bool:
         """Whether the `number`-th connection (from 1) of the listener gets the fault."""
         if self.nth is not None and number != self.nth:

@@ -162,6 +162,7 @@ class Fault(CountingCallout[FaultLane]):
             probability=probability,
             seed=seed,
         )
+        self.flows_are_independent = not self.plan.counts
 
     def opened(self, lane: FaultLane) -> None:
         """Choose; a fault at a time has its clock started."""

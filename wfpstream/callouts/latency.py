@@ -74,6 +74,8 @@ class Latency(CountingCallout[LatencyLane]):
         self._delay = parse_time(delay)
         self._jitter = parse_time(jitter)
         self._seed = seed
+        # The n-th connection has the n-th variations.
+        self.flows_are_independent = not self._jitter
 
     def pends(
         self, lane: LatencyLane, stream: StreamData, packet: StreamCalloutIoPacket, answer: ClassifyOut

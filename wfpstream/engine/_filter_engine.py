@@ -215,6 +215,12 @@ class FilterEngine:
         """Counters: policies used, pauses, ledger faults."""
         return self._core.counters
 
+    @property
+    def flows_are_independent(self) -> bool:
+        """Every callout says of itself that what it does to a flow depends on that flow alone."""
+        owners = (entry.owner for entry in self.fwps.callouts.registered())
+        return all(getattr(owner, "flows_are_independent", True) for owner in owners)
+
     # -- callouts, in short form -----------------------------------------------------------------------
 
     @property

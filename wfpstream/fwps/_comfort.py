@@ -36,6 +36,8 @@ class Callout:
         layers: layer names, each meaning V4 and V6 unless suffixed `_v4` / `_v6`.
         flags: `CalloutFlags`.
         filter_action: the filter type made for it: callout_unknown, callout_terminating, callout_inspection.
+        flows_are_independent: what it does to a flow depends on that flow alone; if not, replay leaves the flows of
+            a capture in one process.
         version: 2; 0 calls `classify_fn` without `classify_context` (CFN-17).
         fwps: the run time, set when registered.
     """
@@ -43,6 +45,7 @@ class Callout:
     layers: ClassVar[Sequence[str]] = ("stream",)
     flags: int = 0
     filter_action: str = "callout_unknown"
+    flows_are_independent: bool = True
     version: int = 2
     name: str = ""
     fwps: RunTime

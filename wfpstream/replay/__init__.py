@@ -6,11 +6,14 @@ configuration files, event files or the command line.
 
 from __future__ import annotations
 
+from ._jobs import replay_captures
 from ._options import ReplayOptions
 from ._output import CaptureFile, StreamWriter, format_of
 from ._reader import CaptureError, CaptureReader, open_capture
 from ._replay import CaptureReplay, ReplayResult, replay_capture
 from ._results import CaptureSummary, DirectionResult, StreamResult
+from ._task import ReplayTask, TaskResult, run_task
+from ._workers import WorkerProcesses
 
 __all__ = [
     "CaptureError",
@@ -21,9 +24,14 @@ __all__ = [
     "DirectionResult",
     "ReplayOptions",
     "ReplayResult",
+    "ReplayTask",
     "StreamResult",
     "StreamWriter",
+    "TaskResult",
+    "WorkerProcesses",
     "format_of",
     "open_capture",
     "replay_capture",
+    "replay_captures",
+    "run_task",
 ]
