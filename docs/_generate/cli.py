@@ -40,7 +40,7 @@ def _described(command: click.Command) -> str:
 
 
 def _spelled(option: click.Option) -> str:
-    names = ", ".join(option.opts)
+    names = ", ".join([*option.opts, *option.secondary_opts])
     if option.is_flag or option.count:
         return names
     if isinstance(option.type, click.Choice):

@@ -32,6 +32,7 @@ _TABLES = (
     ("[policy]", "Policy"),
     ("[engine]", "Engine"),
     ("[verify]", "Verify"),
+    ("[replay]", "Replay"),
 )
 
 

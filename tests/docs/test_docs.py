@@ -2,7 +2,8 @@
 
 A page's Python blocks run one after the other in one namespace, like a reader who follows the page; a block that
 begins with `# file: NAME` is also written to that file, where later blocks find it. Of console blocks, our own
-commands are run where that is harmless, and read as far as an engine where it is not.
+commands are run where that is harmless, and read as far as an engine where it is not. Where they replay captures,
+there is a small one: `traffic.pcap`, a request for the weather and its answer.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import pytest
 
 from docs._generate import DOCS, PAGES
 from docs._generate.names import find_faults, read_groups
+from tests.replay.kit import Capture, close
 from wfpstream.cli import _proxy as cli_proxy
 from wfpstream.cli import main
 from wfpstream.cli._plan import RunPlan
@@ -34,8 +36,8 @@ _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _FILE = re.compile(r"(?:#|//) file: (\S+)\n")
 _LANGUAGES = {"python", "toml", "console", "json", "sh", "text", "c"}
 # Commands beside ours that a console block may have; they are not run.
-_FOREIGN = {"make", "curl", "printf", "nc", "python3"}
-_HARMLESS = {"check", "show", "callouts"}
+_FOREIGN = {"make", "curl", "printf", "nc", "python3", "tcpdump"}
+_HARMLESS = {"check", "show", "callouts", "replay"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,22 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where a page's files are written, and its commands run."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
+    for name in ("traffic.pcap", "2026-05.pcap.gz", "captures/monday.pcap"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(weather().pcap())
     return tmp_path
+
+
+def weather() -> Capture:
+    """A capture: a request, and an answer whose words a segment border cuts."""
+    capture = Capture()
+    client, server = capture.opened()
+    client.send(b"GET /today HTTP/1.1\r\nHost: weather\r\n\r\n", push=True)
+    server.send(b"HTTP/1.1 200 OK\r\nContent-Length: 19\r\n\r\nIt is rai")
+    server.send(b"ny today.\n", push=True)
+    client.ack()
+    close(client, server)
+    return capture
 
 
 def write_files(blocks: list[Block], folder: Path) -> None:

@@ -15,6 +15,7 @@ from wfpstream.cli._base import DONE, FAILED, INTERRUPTED, InputError, JobError,
 from wfpstream.cli._callouts import callouts
 from wfpstream.cli._check import check
 from wfpstream.cli._demo import demo
+from wfpstream.cli._replay import replay
 from wfpstream.cli._run import run
 from wfpstream.cli._show import show
 
@@ -60,7 +61,7 @@ def main() -> None:
     """The Windows Filtering Platform's TCP stream layer, in user space on Linux."""
 
 
-for _command in (demo, run, check, show, callouts):
+for _command in (demo, run, replay, check, show, callouts):
     main.add_command(_command)
 
 

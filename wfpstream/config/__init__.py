@@ -11,7 +11,7 @@ from wfpstream.config._callout_text import CalloutText, parse_callout
 from wfpstream.config._errors import ConfigError, Problem
 from wfpstream.config._load import LoadedConfig, load_config, parse_config
 from wfpstream.config._model import Config, Listener, config_schema
-from wfpstream.config._settings import engine_options
+from wfpstream.config._settings import engine_options, replay_settings
 
 __all__ = [
     "CalloutText",
@@ -29,4 +29,5 @@ __all__ = [
     "parse_callout",
     "parse_config",
     "parse_mode",
+    "replay_settings",
 ]

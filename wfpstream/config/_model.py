@@ -235,6 +235,30 @@ class Verify(_Table, frozen=True):
     callback_budget: Annotated[Time, _time("how long a callback may take")] = "10ms"
 
 
+class Replay(_Table, frozen=True):
+    """`[replay]`: how captures are read; `run` has no use for it."""
+
+    push: Annotated[
+        Literal["always", "captured"], _one("PUSH on inbound data always, as live, or as captured (IND-5)")
+    ] = "always"
+    overlap: Annotated[
+        Literal["first", "last"], _one("which copy counts of bytes that came twice before their turn")
+    ] = "first"
+    coalesce: Annotated[bool, _one("segments in a row may be indicated as one item of up to 64 KiB")] = True
+    verify_checksums: Annotated[bool, _one("leave out segments whose checksum is wrong")] = False
+    ahead: Annotated[
+        Size, _size("waiting for a hole before it, per direction; then the hole meets on_gap")
+    ] = "16MiB"
+    ahead_total: Annotated[Size, _size("the same for all streams of a capture")] = "256MiB"
+    streams: Annotated[
+        int, Meta(ge=1, description="streams followed at a time; beyond it the quietest are ended")
+    ] = 65536
+    idle: Annotated[Time, _time("a stream quiet for so long is ended; 0: never")] = 0
+    linger: Annotated[
+        Time, _time("how long capture time goes on after the last packet, for delays and throttles")
+    ] = "1h"
+
+
 class Config(_Table, frozen=True):
     """The whole file."""
 
@@ -248,6 +272,7 @@ class Config(_Table, frozen=True):
     policy: Policy = field(default_factory=Policy)
     engine: Engine = field(default_factory=Engine)
     verify: Verify = field(default_factory=Verify)
+    replay: Replay = field(default_factory=Replay)
 
 
 def config_schema() -> dict[str, object]:

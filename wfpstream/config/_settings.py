@@ -1,4 +1,4 @@
-"""From the sections `[limits] [timeouts] [policy] [engine] [verify]` to the engine's options.
+"""From the sections `[limits] [timeouts] [policy] [engine] [verify]` to the engine's options, `[replay]` to values.
 
 The Structs and the options have the same names, so this owns only the units.
 """
@@ -6,6 +6,7 @@ The Structs and the options have the same names, so this owns only the units.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -14,6 +15,8 @@ from wfpstream.config._model import Config, Timeouts
 from wfpstream.engine import EngineOptions
 
 _SIZES = ("unsent", "injected", "pended", "taken", "deferred", "need_more_data", "per_flow", "total")
+_REPLAY_SIZES = ("ahead", "ahead_total")
+_REPLAY_TIMES = ("idle", "linger")
 _VERIFY_TIMES = ("grace", "clone_age", "callback_budget")
 
 
@@ -26,6 +29,16 @@ def engine_options(config: Config) -> EngineOptions:
     _apply(options.verify, config.verify, times=_VERIFY_TIMES)
     _apply(options, config.engine)
     return options
+
+
+def replay_settings(config: Config) -> dict[str, Any]:
+    """`[replay]` in bytes and seconds, and the side that is local: arguments for `ReplayOptions`."""
+    settings = msgspec.structs.asdict(config.replay)
+    for name in _REPLAY_SIZES:
+        settings[name] = parse_size(settings[name])
+    for name in _REPLAY_TIMES:
+        settings[name] = parse_time(settings[name])
+    return {**settings, "local": config.proxy.local}
 
 
 def _apply(

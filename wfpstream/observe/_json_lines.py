@@ -39,6 +39,7 @@ class JsonLines:
         fd: where to write; taken over, and closed by `close()`, if `owned`.
         data: which part of payloads to keep: `off` none, `preview` the first 64 bytes, `full` all.
         timestamp: wall time in seconds for an event's `t`; replay gives the capture's time.
+        waits: wait for a slow reader, instead of losing events: for worlds whose time is not the reader's.
         on_failure: called with one line of text when writing has failed; the sink is silent from then on.
         on_backlog: called when a reader became too slow; `flush()` is wanted when `fd` is writable again.
     """
@@ -50,6 +51,7 @@ class JsonLines:
         data: DataMode = "off",
         owned: bool = True,
         timestamp: Callable[[float], float] = wall_time,
+        waits: bool = False,
         on_failure: Callable[[str], None] = lambda text: None,
         on_backlog: Callable[[], None] = lambda: None,
     ) -> None:
@@ -60,7 +62,8 @@ class JsonLines:
         self._timestamp = timestamp
         self._on_failure = on_failure
         self._on_backlog = on_backlog
-        self._waits = stat.S_ISREG(os.fstat(fd).st_mode)
+        self._patient = waits
+        self._waits = waits or stat.S_ISREG(os.fstat(fd).st_mode)
         self._backlog = bytearray()
         self._unreported = 0
         self._open = True
@@ -135,12 +138,19 @@ class JsonLines:
             while self._backlog and (self._waits or _writable(self._fd, 0)):
                 with memoryview(self._backlog) as view:
                     chunk = bytes(view if self._waits else view[:_CHUNK])
-                del self._backlog[: os.write(self._fd, chunk)]
-        except BlockingIOError:
-            # Somebody made the descriptor non-blocking; it says "later" in its own way.
-            return
+                if not self._write_out(chunk):
+                    return
         except OSError as error:
             self._fail(f"events cannot be written: {error.strerror}")
+
+    def _write_out(self, chunk: bytes) -> bool:
+        """Write as much of it as is taken; whether any was."""
+        try:
+            del self._backlog[: os.write(self._fd, chunk)]
+        except BlockingIOError:
+            # Somebody made the descriptor non-blocking; it says "later" in its own way.
+            return self._patient and _writable(self._fd, None)
+        return True
 
     def _fail(self, text: str, *, fatal: bool = True) -> None:
         if fatal:
@@ -154,7 +164,7 @@ class JsonLines:
         self._open = False
 
 
-def _writable(fd: int, timeout_ms: int) -> bool:
+def _writable(fd: int, timeout_ms: int | None) -> bool:
     poll = select.poll()
     poll.register(fd, select.POLLOUT)
     # Also true when the reader is gone: the write then says so.
