@@ -70,3 +70,14 @@ def test_a_long_self_similar_pattern_takes_linear_time() -> None:
     pattern = b"a" * 50_000 + b"b"
     assert Matcher(pattern).tail(b"a" * 50_000) == 50_000
     assert Matcher(pattern).tail(b"a" * 49_999 + b"c" + b"a" * 10) == 10
+
+
+@given(patterns, texts)
+@example(b"a", b"a")
+@example(b"ab", b"ca")
+def test_what_does_not_concern_it_has_neither_match_nor_tail(pattern: bytes, text: bytes) -> None:
+    matcher = Matcher(pattern)
+    if matcher.find_all(text) or matcher.tail(text):
+        assert matcher.concerns(text)
+    if pattern[:1] not in text:
+        assert not matcher.concerns(text)

@@ -30,6 +30,11 @@ class Matcher:
         """Where the next match begins, at or after `start`; -1 if there is none."""
         return data.find(self.pattern, start)
 
+    def concerns(self, data: bytes) -> bool:
+        """False: `data` has neither a match nor a tail that may begin one. Cheaper than asking for both."""
+        pattern = self.pattern
+        return pattern in data or data.find(self._first, max(0, len(data) - len(pattern) + 1)) >= 0
+
     def find_all(self, data: bytes, limit: int | None = None) -> list[int]:
         """Where the matches begin that do not overlap, leftmost first, at most `limit` of them."""
         found: list[int] = []

@@ -50,16 +50,21 @@ STREAM_CONTEXT = StreamClassifyContext()
 class RecordedOut(ClassifyOut):
     """Under the verifier: remembers whether the callout wrote an action type (V-6), keeps IND-8's value."""
 
-    __slots__ = ("wrote_action",)
+    __slots__ = ("_action_type", "wrote_action")
 
     def __init__(self, action_type: int, flags: int) -> None:
         super().__init__(action_type, flags)
         self.wrote_action = False
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "action_type":
-            object.__setattr__(self, "wrote_action", True)
-        object.__setattr__(self, name, value)
+    @property
+    def action_type(self) -> int:
+        """What the callout wrote, else what the one before left (IND-8)."""
+        return self._action_type
+
+    @action_type.setter
+    def action_type(self, value: int) -> None:
+        self._action_type = value
+        self.wrote_action = True
 
 
 class Classifier:
@@ -71,7 +76,7 @@ class Classifier:
         self.core = core
         verify = core.options.verify
         self.verifying = verify.level != "off"
-        self.clocked = self.watching = False
+        self.clocked = False
         self.watch_clock(not verify.virtual_time)
         self._injected = False  # the classify whose answer is being applied injected something
         self.after_classify: Any = None  # set by the contexts' part: pending removals (CTX-11)
@@ -79,7 +84,6 @@ class Classifier:
     def watch_clock(self, is_real: bool) -> None:
         """Time callbacks, if time is real: `timeouts.turn`, V-42, V-43 (VRF-3)."""
         self.clocked = is_real and (self.verifying or self.core.options.timeouts.turn > 0)
-        self.watching = self.verifying or self.clocked
 
     def classify(
         self,
@@ -107,14 +111,17 @@ class Classifier:
         frame.injected = False
         frame.abort = kind == ABORT
         frame.fin = flags & _DISCONNECTS != 0
-        if self.watching or core.tracing:
+        if self.verifying or core.tracing:
             return self._classify_watched(
                 frame, flow, lane, kind, flags, segments, length, out_flags, answer, offset, missed
             )
         data = IndicatedData(flags, length, segments, lane, core.options.indicate_mdls)
         packet = StreamCalloutIoPacket(data, missed)
         out = ClassifyOut(answer, out_flags)
+        began = core.clock() if self.clocked else 0.0
         result = self._call(frame, stage, packet, out)
+        if self.clocked and result is not None:
+            self._check_time(frame, core.clock() - began, packet)
         self._injected = frame.injected
         if frame.clones or data._chain is not None:
             self.ownership.after_classify(frame, data, self._is_block(lane, kind, out, packet, result))
@@ -136,7 +143,7 @@ class Classifier:
         offset: int,
         missed: int,
     ) -> tuple[ClassifyOut, StreamCalloutIoPacket] | None:
-        """The same under a verifier, a watchdog or for a sink that wants every indication."""
+        """The same under the verifier, or for a sink that wants every indication."""
         core = self.core
         stage = lane.stage
         poison = None
@@ -198,10 +205,10 @@ class Classifier:
 
     def _check_time(self, frame: Frame, spent: float, packet: StreamCalloutIoPacket) -> None:
         """V-42, V-43: clock-based lint, off under virtual time (VRF-3)."""
-        verify = self.core.options.verify
+        options = self.core.options
+        verify, limit = options.verify, options.timeouts.turn
         lane = frame.lane
         assert lane is not None
-        limit = self.core.options.timeouts.turn
         if limit and spent > limit:
             self._name_slow(lane, spent)
         if not self.verifying:
@@ -228,8 +235,13 @@ class Classifier:
 
     def _own_buffers(self, segments: list[Segment]) -> tuple[list[Segment], list[bytearray]]:
         """Verification: every indication has its own buffer, poisoned on return (V-27)."""
-        buffers = [bytearray(view) for view, _ in segments]
-        return [(memoryview(b), s[1]) for b, s in zip(buffers, segments, strict=True)], buffers
+        buffers = []
+        own: list[Segment] = []
+        for view, provenance in segments:
+            buffer = bytearray(view)
+            buffers.append(buffer)
+            own.append((memoryview(buffer), provenance))
+        return own, buffers
 
     def _is_block(
         self, lane: Lane, kind: int, out: ClassifyOut, packet: StreamCalloutIoPacket, result: object

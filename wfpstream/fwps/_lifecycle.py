@@ -15,7 +15,7 @@ from . import _stream_state as rules
 from ._constants import MetadataField
 from ._flow import ABORT_FLUSH, ABORT_NOW, ENDED, ENDING, LIVE, Stage
 from ._records import IncomingMetadataValues
-from ._watched_metadata import WatchedMetadataValues
+from ._watched_metadata import watched_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -141,7 +141,7 @@ class Lifecycle:
         def report(member: str) -> None:
             self.core.violation("V-30", f"metadata member {member} read without its presence bit", lane)
 
-        return WatchedMetadataValues(STREAM_METADATA, report)
+        return watched_metadata(STREAM_METADATA, report)
 
     def _arrange(self, flow: Flow) -> None:
         """Number the stages, find where each sublayer ends, and make the lanes reachable."""

@@ -6,6 +6,7 @@ Owns which bit speaks for which member. Off, the plain record of `_records` is u
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from ._constants import MetadataField
@@ -38,11 +39,32 @@ class WatchedMetadataValues(IncomingMetadataValues):
 
     def __init__(self, current_metadata_values: int, report: Callable[[str], None]) -> None:
         super().__init__(current_metadata_values)
-        object.__setattr__(self, "_report", report)
+        self._report = report
 
-    def __getattribute__(self, name: str) -> Any:
-        bit = BIT_OF_MEMBER.get(name)
-        if bit is None or object.__getattribute__(self, "current_metadata_values") & bit:
-            return object.__getattribute__(self, name)
-        object.__getattribute__(self, "_report")(name)
+
+def watched_metadata(bits: int, report: Callable[[str], None]) -> WatchedMetadataValues:
+    """Metadata with these bits in `current_metadata_values`.
+
+    Only members whose bit is clear are watched, so that reading the others costs nothing.
+    """
+    return _class_for(bits)(bits, report)
+
+
+@cache
+def _class_for(bits: int) -> type[WatchedMetadataValues]:
+    members: dict[str, Any] = {
+        member: _watched(member, bit) for member, bit in BIT_OF_MEMBER.items() if not bits & bit
+    }
+    return type("WatchedMetadataValues", (WatchedMetadataValues,), {"__slots__": (), **members})
+
+
+def _watched(member: str, bit: int) -> property:
+    place = getattr(IncomingMetadataValues, member)  # the slot behind it
+
+    def read(values: WatchedMetadataValues) -> Any:
+        if values.current_metadata_values & bit:
+            return place.__get__(values)
+        values._report(member)
         return POISON
+
+    return property(read, place.__set__)
