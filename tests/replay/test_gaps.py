@@ -330,7 +330,7 @@ def test_idle_streams_end() -> None:
     ended = [(stream.ended, stream.client_to_server.data_in) for stream in result.streams]
     assert ended == [("evicted", b"before"), ("open", b"x" * 30), ("open", b"after")]
     assert [stream.midstream for stream in result.streams] == [False, False, True]
-    assert len(result.problems) == 1
+    assert len(result.summary.notes) == 1
     assert result.summary.ignored["streams evicted"] == 1
 
 
@@ -346,7 +346,7 @@ def test_too_many_streams() -> None:
     result = capture.replay(streams=4)
     assert [stream.ended for stream in result.streams] == ["fin"] + ["evicted"] * 2 + ["open"] * 4
     assert [stream.client_to_server.data_out for stream in result.streams] == [b"over"] + [b"open"] * 6
-    assert len(result.problems) == 2
+    assert len(result.summary.notes) == 2
 
 
 def test_more_streams_than_a_proxy_would_accept() -> None:

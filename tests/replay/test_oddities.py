@@ -6,6 +6,7 @@ import pytest
 
 from tests.replay.kit import ACK, FIN, MASK, PSH, RST, SYN, URG, Capture, Tape, close
 from wfpstream.fwps import StreamFlags
+from wfpstream.wire import tcp_frame
 
 TOP = MASK - 9  # ten bytes of sequence space before it wraps
 
@@ -559,6 +560,29 @@ def test_the_client_gives_up() -> None:
     assert capture.only().ended == "refused"
 
 
+@pytest.mark.parametrize("with_syn", [True, False])
+def test_a_reset_before_anything_else(with_syn: bool) -> None:
+    """It ends a connection that the capture does not have, and not the one that follows."""
+    capture = Capture()
+    client, server = capture.connection()
+    server.rst(at=5)
+    if with_syn:
+        client.syn()
+        server.syn_ack()
+    client.send(b"abc", at=0)
+    stream = capture.only()
+    directions = {stream.client: stream.client_to_server, stream.server: stream.server_to_client}
+    assert directions["10.0.0.1", 40_000].data_in == b"abc"
+    assert (stream.midstream, stream.ended) == (not with_syn, "open")
+
+
+def test_only_a_reset() -> None:
+    capture = Capture()
+    capture.connection()[0].rst()
+    stream = capture.only()
+    assert (stream.ended, stream.client_to_server.rst, stream.client_to_server.bytes_in) == ("none", True, 0)
+
+
 # --- which stream -------------------------------------------------------------------------------------
 
 
@@ -640,6 +664,44 @@ def test_handshake_backwards() -> None:
     client.send(b"abc")
     stream = capture.only()
     assert (stream.client, stream.client_to_server.data_in) == (("10.0.0.1", 40_000), b"abc")
+
+
+def test_data_in_answer_to_a_syn() -> None:
+    """The SYN-ACK is not captured, or there was none; data says that the connection is there, whatever it acks."""
+    capture = Capture()
+    client, server = capture.connection()
+    client.syn()
+    server.send(b"abc", at=0, ack=1_999_999_999)
+    client.send(b"def")
+    stream = capture.only()
+    assert (stream.client_to_server.data_out, stream.server_to_client.data_out) == (b"def", b"abc")
+
+
+def test_early_data() -> None:
+    """The client does not wait for the SYN-ACK."""
+    capture = Capture()
+    client, server = capture.connection()
+    client.syn()
+    client.send(b"early")
+    server.syn_ack()
+    server.segment(SYN | ACK, b"hi", at=-1)
+    stream = capture.only()
+    assert (stream.client_to_server.data_out, stream.server_to_client.data_out) == (b"early", b"hi")
+
+
+@pytest.mark.parametrize("port", [80, 0])
+def test_a_host_that_talks_to_itself(port: int) -> None:
+    """From one port to the same: both directions are one, and nothing is lost."""
+    host = bytes((127, 0, 0, 1))
+    capture = Capture()
+    for sequence, acknowledgement, flags, payload in (
+        (1, 0, SYN, b""), (1, 2, SYN | ACK, b""), (2, 2, ACK, b"hello"), (7, 7, ACK | FIN, b"again"),
+    ):  # fmt: skip
+        capture.add(tcp_frame(host, host, port, port, sequence, acknowledgement, flags, payload))
+    stream = capture.only()
+    assert stream.client == stream.server == ("127.0.0.1", port)
+    assert stream.client_to_server.data_out == b"helloagain"
+    assert stream.server_to_client.bytes_in == 0
 
 
 def test_vlan_is_no_part_of_a_connection() -> None:

@@ -202,7 +202,7 @@ class Stream:
         """Is the connection there? A SYN-ACK, data, or, after a SYN, whatever is no SYN says so."""
         answered = flags & (SYN | ACK) == SYN | ACK
         after_syn = self.client is not None and not flags & SYN
-        if after_syn and self._is_answer(half) and not half.answers(half.acked):
+        if after_syn and not carries and self._is_answer(half) and not half.answers(half.acked):
             return  # left over from an earlier connection; the client will reset it (RFC 9293, section 3.5.1)
         if not (carries or answered or after_syn):
             return
@@ -371,8 +371,8 @@ class Stream:
             return
         half.rst = True
         if self.phase == OPENING:
-            self.phase = OVER
-            if self.client is not None:
+            if self.client is not None:  # else it ends nothing that we know of
+                self.phase = OVER
                 self.was_refused = half is not self.client
                 self.player.refused(self, by_server=self.was_refused)
         elif self.phase == LIVE:

@@ -166,8 +166,10 @@ class Tracker:
         stream = Stream(self._player, number, self._packet, key, reverse)
         stream.began_ns = stream.last_ns = self._player.now_ns
         one, other = stream.halves
-        self._table[one.key] = one
         self._table[other.key] = other
+        self._table[one.key] = (
+            one  # the last word: a host that talks to itself from and to one port has one key
+        )
         self._live[stream.first_packet] = stream
         self._summary.streams += 1
         self._on_stream(stream, flags, sequence, acknowledgement)
