@@ -127,6 +127,22 @@ def test_overlap_inside_a_waiting_segment(overlap: str, bytes_in: bytes) -> None
     assert capture.upward(overlap=overlap).data_in == bytes_in
 
 
+@pytest.mark.parametrize("overlap", ["first", "last"])
+def test_one_segment_that_covers_many(overlap: str) -> None:
+    """Again and again, each time with other bytes: the first copy stays, or the last."""
+    capture = Capture()
+    client, _ = capture.opened()
+    for at in range(2, 40, 2):
+        client.send(b"%d" % (at % 10), at=at)
+    for filler in (b"x", b"y", b"z"):
+        client.send(filler * 40, at=1)
+    client.send(b"-", at=0)
+    up = capture.upward(overlap=overlap)
+    first = b"-x" + b"".join(b"%dx" % (at % 10) for at in range(2, 40, 2)) + b"x"
+    assert up.data_in == (first if overlap == "first" else b"-" + b"z" * 40)
+    assert (up.conflicts, up.retransmitted, up.missing) == (3, 19 + 80, 0)
+
+
 def test_overlap_of_equal_bytes_is_no_conflict() -> None:
     capture = Capture()
     client, _ = capture.opened()

@@ -26,6 +26,9 @@ MAX_AHEAD = 1 << 30
 PLAUSIBLE_AHEAD = 1 << 24
 # What a buffered segment costs beside its bytes; one-byte segments must not be free.
 SEGMENT_COST = 128
+# Segments that one other covers are put together if they are many, or the next to cover them walks them all again.
+_MANY_PIECES = 8
+_LARGEST_PIECE = 64 * 1024
 # Delivered segments kept to tell a retransmission from a different copy (references, not copies).
 _RECENT_SEGMENTS = 4
 _RECENT_BYTES = 8192
@@ -295,4 +298,6 @@ def _merged(start: int, payload: bytes, rivals: list[Segment], last_wins: bool) 
         at = max(at, _end_of(rival))
     if at < end:
         pieces.append((at, payload[at - start :]))
+    if len(pieces) > _MANY_PIECES and _end_of(pieces[-1]) - pieces[0][0] <= _LARGEST_PIECE:
+        return [(pieces[0][0], b"".join(data for _, data in pieces))]  # they have no gaps now
     return pieces
