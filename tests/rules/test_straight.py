@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 
+from tests.rules.minimal import SEND_FIN
 from tests.rules.test_random_mixture import Whim, one_step, random_options
+from tests.scenarios.support import B, Bench, P, Script
 from wfpstream.engine import AddedCallout, EngineOptions
 from wfpstream.fwp import ActionType, NtStatus
 from wfpstream.fwpm import Callout as CalloutObject
 from wfpstream.fwpm import DisplayData, Filter, layer_key_of
-from wfpstream.fwps import LayerId, NetBufferList
+from wfpstream.fwps import LayerId, NetBufferList, StreamData
 from wfpstream.fwps._inputs import Inputs
 from wfpstream.fwps._straight import StraightWay
 from wfpstream.testing import FlowEnds, MemoryDriver
@@ -36,6 +38,7 @@ class Telling(Whim):
         self.name = name
         self.log = log
         self.calm = dice.choice((0.5, 0.9, 0.97))
+        self.flows: list[int] = []
 
     def classify_fn(self, *call: Any) -> None:
         metadata, packet, out = call[1], call[2], call[-1]
@@ -45,9 +48,24 @@ class Telling(Whim):
         if self.dice.random() >= self.calm:
             super().classify_fn(*call)
             return
+        if self.dice.random() < 0.1:
+            self.something_else(metadata.flow_handle, shown)
         out.action_type = self.dice.choice(PASSING)
         if self.dice.random() < 0.2:
             packet.count_bytes_enforced = shown.data_length
+
+    def something_else(self, flow: int, shown: StreamData) -> None:
+        """Beside an answer that passes everything on: for this flow, or for another."""
+        choice = self.dice.random()
+        flow = self.dice.choice((flow, *self.flows))
+        if choice < 0.4:
+            self.change_context(flow)
+        elif choice < 0.6:
+            self.kept.append((self.fwps.clone_stream_data(shown)[1], len(shown), shown.flags, flow))
+        elif choice < 0.8:
+            self.inject_something(flow)
+        elif choice < 0.9:
+            self.fwps.flow_abort(flow)
 
     def give(
         self, flow: int, nbl: NetBufferList | None, length: int, flags: int, kind: str = "allocated"
@@ -150,6 +168,8 @@ def play(seed: int, watched: bool) -> tuple[Log, list[dict[str, Any]], dict[str,
         else:
             added = driver.add(callout)
     flows = [flow for _ in range(dice.randint(1, 2)) if (flow := driver.connect()) is not None]
+    for callout in callouts:
+        callout.flows = [flow.id for flow in flows]
     ended: dict[int, set[int]] = {flow.id: set() for flow in flows}
     for _ in range(dice.randint(5, 60)):
         flow = dice.choice(flows)
@@ -212,3 +232,21 @@ def test_ind_26_short_and_general_way_are_one_for_many(
 ) -> None:
     """The same for 20,000 seeds more."""
     compare(range(10_000 + block * 200, 10_000 + block * 200 + 200), watched, monkeypatch)
+
+
+@pytest.mark.parametrize("short", [True, False])
+def test_oob_7_behind_an_injected_fin_that_waits_below_nothing_passes(
+    short: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OOB-7: no lane holds anything and no FIN has left, yet the direction is closed at the upper stage."""
+    if not short:
+        monkeypatch.setattr(StraightWay, "is_open", lambda self, flow, direction: False)
+    a, b = Script(name="A"), Script(P(0), B(0), name="B")
+    with Bench(a, b, violations=["V-19"]) as bench:
+        bench.send(b"a")
+        assert a.inject_null_fin(SEND_FIN) == NtStatus.STATUS_SUCCESS
+        bench.settle()
+        bench.send(b"b")
+        assert bench.log == ["A(S1 'a')", "B(S1 'a')", "B(S FIN +N)", "A(S1 'b')"]
+        assert bench.to_remote == (b"a", False)
+        assert bench.flow.ledger(0).discarded == 1
