@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -162,3 +163,19 @@ def test_a_descriptor_that_is_not_ours_stays_open() -> None:
     os.write(writer, b"open")
     os.close(writer)
     assert drain(reader).endswith(b"}\nopen")
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+def test_a_patient_sink_waits_for_a_slow_reader_and_loses_nothing(blocking: bool) -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, blocking)
+    received: list[bytes] = []
+    thread = threading.Thread(target=lambda: received.append(drain(reader)))
+    sink = JsonLines(writer, data="full", waits=True)
+    thread.start()
+    for _ in range(300):
+        sink({**EVENT, "data": b"x" * 30_000})
+    sink.close()
+    thread.join()
+    assert len(received[0].splitlines()) == 300
+    assert sink.lost == 0

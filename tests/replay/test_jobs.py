@@ -107,6 +107,26 @@ def test_callouts_that_look_at_all_streams_keep_them_together(tmp_path: Path) ->
     assert [result.ended for result in heard[0]].count("abort") == 2
 
 
+@pytest.mark.parametrize(
+    ("name", "settings", "independent"),
+    [
+        ("monitor", {}, True),
+        ("latency", {"delay": 1}, True),
+        ("latency", {"delay": 1, "jitter": 0.5}, False),
+        ("fault", {"do": "rst", "after": 1}, True),
+        ("fault", {"do": "rst", "after": 1, "nth": 3}, False),
+        ("fault", {"do": "rst", "after": 1, "every": 3}, False),
+        ("fault", {"do": "rst", "after": 1, "probability": 0.5}, False),
+        ("fault", {"do": "corrupt", "after": 1}, False),
+    ],
+)
+def test_callouts_say_whether_flows_depend_on_each_other(
+    name: str, settings: dict[str, object], independent: bool
+) -> None:
+    recipe = Recipe((("monitor", {}), (name, settings)))
+    assert recipe(lambda: 0.0).flows_are_independent is independent
+
+
 # --- as early as the order allows -----------------------------------------------------------------
 
 
