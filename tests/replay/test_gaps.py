@@ -252,6 +252,7 @@ def test_only_acknowledgements() -> None:
     events: list[object] = []
     (stream,) = capture.replay(events=events.append).streams
     assert (stream.ended, stream.midstream, events) == ("none", True, [])
+    assert (stream.client_to_server.data_in, stream.server_to_client.data_out) == (b"", b"")
 
 
 # --- bounds -------------------------------------------------------------------------------------------

@@ -208,7 +208,10 @@ def test_sums_hold_whatever_the_callouts_do(
         assert_sums(stream)
         assert stream.client_to_server.data_in == client.expected()[0]
         assert stream.server_to_client.data_in == server.expected()[0]
-    assert result.violations == {}
+    # A FIN of their own making in the way out is what two of the faults are for.
+    assert result.violations.keys() <= (
+        {"V-19"} if any(isinstance(one, Fault) for one in callouts) else set()
+    )
 
 
 # --- damage -------------------------------------------------------------------------------------------

@@ -153,8 +153,8 @@ class CaptureReplay:
                 server=destination,
                 midstream=stream.midstream,
                 ended=stream.ended or NONE,
-                client_to_server=_direction(client),
-                server_to_client=_direction(client.peer),
+                client_to_server=_direction(client, self._options.keep_data),
+                server_to_client=_direction(client.peer, self._options.keep_data),
                 first_packet=stream.first_packet,
                 began=stream.began_ns / 1e9,
                 duration=(stream.last_ns - stream.began_ns) / 1e9,
@@ -185,8 +185,11 @@ def _packed(key: bytes) -> tuple[tuple[bytes, int], tuple[bytes, int]]:
     return (key[:size], ports[0]), (key[size : 2 * size], ports[1])
 
 
-def _direction(half: Half) -> DirectionResult:
-    counted = half.feed.totals() if half.stream.attempt is not None else _NOTHING
+def _direction(half: Half, keep_data: bool) -> DirectionResult:
+    if half.stream.attempt is not None:
+        counted = half.feed.totals()
+    else:
+        counted = _NOTHING | {"data_in": b"", "data_out": b""} if keep_data else _NOTHING
     return DirectionResult(
         fin=half.fin,
         rst=half.rst,
@@ -199,7 +202,7 @@ def _direction(half: Half) -> DirectionResult:
 
 
 _NO_BYTES = hashlib.sha256().hexdigest()
-_NOTHING = {"sha256_in": _NO_BYTES, "sha256_out": _NO_BYTES}
+_NOTHING: dict[str, Any] = {"sha256_in": _NO_BYTES, "sha256_out": _NO_BYTES}
 
 
 # -- for tests and notebooks -----------------------------------------------------------------------------
