@@ -37,7 +37,7 @@ def error_of(*arguments: str) -> tuple[int, str]:
 def test_help_names_every_command() -> None:
     code, out, err = invoke("--help")
     assert (code, err) == (0, "")
-    for name in ("demo", "run", "check", "show", "callouts"):
+    for name in ("demo", "run", "replay", "check", "show", "callouts"):
         assert f"\n  {name} " in out
         assert invoke(name, "--help")[0] == 0
 
@@ -105,7 +105,7 @@ def test_usage_errors_are_one_line(arguments: list[str], message: str) -> None:
     assert message in line
 
 
-@pytest.mark.parametrize("command", ["", "run", "demo", "check", "show", "callouts"])
+@pytest.mark.parametrize("command", ["", "run", "replay", "demo", "check", "show", "callouts"])
 def test_usage_errors_print_a_working_example(command: str) -> None:
     _, line = error_of(*filter(None, [command, "--no-such-option"]))
     _, _, example = line.partition("; example: ")

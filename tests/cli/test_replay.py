@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -19,6 +21,7 @@ from tests.cli.support import ROOT, TIMEOUT, command_line, json_lines, mode_of, 
 from tests.replay.kit import Capture, close
 from tests.replay.support_jobs import crowd
 from wfpstream.cli import main
+from wfpstream.cli._replay_show import StreamTable
 from wfpstream.observe import events_schema
 from wfpstream.replay import replay_capture
 
@@ -106,6 +109,26 @@ def test_the_table_stops_at_200_rows_and_counts_on(tmp_path: Path) -> None:
     assert sum("10.0.0.2:80" in line for line in out.splitlines()) == 200
     assert "and 3 more" in out.splitlines()
     assert any(line.split()[:2] == ["203", "203"] for line in out.splitlines())
+
+
+class Terminal(io.StringIO):
+    encoding = "ascii"
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_narrow_terminal_keeps_numbers_whole(capture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    table = StreamTable(several=True)
+    (stream,) = replay_capture(capture).streams
+    for number in range(10):
+        up = replace(stream.client_to_server, bytes_in=12_345_678, bytes_out=12_345_678)
+        table.add(replace(stream, stream=number, client_to_server=up, capture=f"{'deep/' * 20}x.pcap"))
+    lines = list(table.lines(Terminal()))
+    assert all(len(line) <= 100 and line.isascii() for line in lines)
+    assert sum(line.count("12,345,678") for line in lines) == 20
+    assert sum(line.count("123,456,780") for line in lines) == 2
 
 
 def test_quiet_is_quiet(capture: Path) -> None:

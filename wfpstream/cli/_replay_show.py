@@ -91,7 +91,9 @@ class StreamTable:
             names, feet = ["capture", *names], ["", *feet]
         for name, foot in zip(names, feet, strict=True):
             is_text = name in ("capture", "client", "server", "changed", "ended")
-            table.add_column(name, footer=foot, justify="left" if is_text else "right", overflow="fold")
+            # Of a narrow terminal numbers get what they need; names and addresses are folded.
+            justify: Any = "left" if is_text else "right"
+            table.add_column(name, footer=foot, justify=justify, overflow="fold", no_wrap=not is_text)
         for row in self._rows:
             table.add_row(*map(Text, row))
         return table
