@@ -8,7 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.replay.kit import MILLISECOND, SECOND, START, Capture, Tape, close, engine_with
+from tests.replay.kit import MILLISECOND, SECOND, START, Capture, Event, Tape, close, engine_with
+from tests.replay.support_captures import PcapNg
+from wfpstream.callouts.latency import Latency
 from wfpstream.engine import EngineOptions, FilterEngine
 from wfpstream.replay import ReplayOptions, StreamResult, replay_capture
 
@@ -380,6 +382,32 @@ def test_time_that_goes_backwards() -> None:
     up = capture.upward(tape, coalesce=False)
     assert up.data_out == b"abc" * 5
     assert [item.at for item in tape.items] == [4, 4, 4, 4, 15]
+
+
+@pytest.mark.parametrize("which", [0, 2, 6, 7])
+@pytest.mark.parametrize("time", [(1 << 64) - 1, 1 << 63])
+def test_a_time_that_is_none(which: int, time: int) -> None:
+    """Damaged: it does not move the clock, nor stop it, whichever packet has it; timers go on."""
+    capture = Capture()
+    client, server = capture.opened()
+    client.send(b"abc", push=True)
+    close(client, server)
+    capture.wait(30)
+    server.ack()
+    assert len(capture.records) == 8
+    file = PcapNg().section().interface(1, 9)
+    for index, (at, frame, _) in enumerate(capture.records):
+        file.enhanced(time if index == which else at, frame)
+    events: list[Event] = []
+    result = replay_capture(
+        io.BytesIO(file.data),
+        [Latency(delay=5.0)],
+        options=ReplayOptions(keep_data=True, linger=1e12),
+        events=events.append,
+    )
+    (stream,) = result.streams
+    assert (stream.client_to_server.data_out, stream.ended) == (b"abc", "fin")
+    assert 5 <= next(event["t"] for event in events if event["event"] == "flow_deleted") < 36
 
 
 def test_time_that_stands_still() -> None:

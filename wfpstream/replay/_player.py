@@ -35,6 +35,8 @@ EngineFactory = Callable[[Callable[[], float]], FilterEngine]
 
 _MAX_TURNS = 100_000
 NEVER = 1 << 63
+# Captures say anything; a time of theirs beyond this (the year 2116; pcap ends before) does not move the clock.
+LATEST_NS = 1 << 62
 # Reasons in a StreamResult that no `flow_deleted` gives.
 BLOCKED, REFUSED, LIMIT, OPEN, EVICTED, NONE = "blocked", "refused", "limit", "open", "evicted", "none"
 
@@ -111,6 +113,7 @@ class Player:
     def run_until(self, time_ns: int) -> None:
         """Everything due up to then, instant by instant: runs and holes of the streams first, then the engine."""
         self.order.hold(DUE)
+        time_ns = min(time_ns, NEVER - 1)
         while self.due_ns <= time_ns:
             self.order.now_ns = max(self.due_ns, self.order.now_ns)
             agenda = self._agenda

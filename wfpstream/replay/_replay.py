@@ -21,7 +21,7 @@ from ._half import Half
 from ._options import ReplayOptions
 from ._order import STEPS, Event, EventTaker, FrameTaker, Key, Order
 from ._output import CaptureFile, StreamWriter, format_of
-from ._player import NONE, EngineFactory, Player, addresses_of
+from ._player import LATEST_NS, NONE, EngineFactory, Player, addresses_of
 from ._reader import CaptureReader, open_capture
 from ._results import CaptureSummary, DirectionResult, StreamResult
 from ._stream import ACK, SYN, Stream
@@ -103,6 +103,7 @@ class CaptureReplay:
         return self.summary
 
     def _start(self, start_ns: int) -> None:
+        start_ns = min(max(start_ns, 0), LATEST_NS)
         self._player = Player(
             self._make_engine, self._options, start_ns, self._closed, self._order, self._answers
         )

@@ -14,7 +14,7 @@ from wfpstream import wire
 from ._fragments import Fragments
 from ._half import Half
 from ._order import QUIET, STEPS
-from ._player import EVICTED, NONE, OPEN, Player
+from ._player import EVICTED, LATEST_NS, NONE, OPEN, Player
 from ._stream import ACK, OVER, SYN, Stream
 from ._tunnels import TunnelError, inner_packets
 
@@ -68,7 +68,7 @@ class Tracker:
         """The next record of the capture."""
         self._packet += 1
         player, order = self._player, self._order
-        if time_ns > order.now_ns:  # capture time never goes back
+        if order.now_ns < time_ns <= LATEST_NS:  # capture time never goes back
             if time_ns >= player.due_ns:
                 player.run_until(time_ns)
             order.now_ns = time_ns
