@@ -83,19 +83,6 @@ def test_replayed_again(tmp_path: Path, kind: str, capture: dict[str, Any], suff
     assert_same(*written(tmp_path / f"out.{suffix}", source))
 
 
-@each_capture
-def test_a_second_round_changes_nothing(tmp_path: Path, kind: str, capture: dict[str, Any]) -> None:
-    """Replayed and written once more, the output has the same streams with the same ends."""
-    one, two = tmp_path / "one.pcapng", tmp_path / "two.pcapng"
-    replay_capture(shared_capture(kind, capture["file"]), output=one)
-    replay_capture(one, output=two)
-    assert lengths_and_ends(two) == lengths_and_ends(one)
-
-
-def lengths_and_ends(path: Path) -> list[list[Any]]:
-    return [[*identity(stream, "in"), stream.ended] for stream in replay_capture(path).streams]
-
-
 def test_the_output_replaces_only_when_whole(tmp_path: Path) -> None:
     """A source that cannot be read leaves what was there."""
     out = tmp_path / "out.pcap"
