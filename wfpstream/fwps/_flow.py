@@ -342,6 +342,12 @@ class Stage:
         """The callout was asked at least once on this flow (IND-16)."""
         return self.lanes[0].classified or self.lanes[1].classified
 
+    @property
+    def named(self) -> dict[str, Any]:
+        """Whose doing an event tells of."""
+        name = self.entry.name if self.entry is not None else None
+        return {"stage": self.index, "callout": name, "filter": self.filter.filter_id}
+
     def refresh(self) -> None:
         """Work out `kind` anew: after registration, association, ALLOW_CONNECTION or retiring."""
         action = self.filter.action_type

@@ -478,6 +478,7 @@ class Injector:
                 dir=flow.direction_name(lane.direction),
                 status=buffer.status.name,
                 len=buffer.length,
+                **lane.stage.named,
             )
         entry = lane.stage.entry
         frame = Frame("completion", flow, None, entry.callout_id if entry else 0)
@@ -519,6 +520,8 @@ class Injector:
         keys["flags"] = [str(f.name) for f in StreamFlags if f & call.stream_flags]
         if flow is not None:
             keys["offset"] = flow.read[call.direction]
+        if call.stage is not None:
+            keys |= call.stage.named
         if rule is not None:
             keys["rule"] = rule
             keys["value"] = int(status)

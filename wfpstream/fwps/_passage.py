@@ -56,8 +56,8 @@ class Passage:
                 dir=flow.direction_name(lane.direction),
                 len=run.length,
                 reason="blocked",
-                filter=lane.stage.filter.filter_id,
                 offset=run.offset,
+                **lane.stage.named,
             )
         self.gone(run, run.length)
 
@@ -70,8 +70,8 @@ class Passage:
                 dir=flow.direction_name(lane.direction),
                 len=run.length,
                 reason=reason,
-                filter=lane.stage.filter.filter_id,
                 offset=run.offset,
+                **lane.stage.named,
             )
         self.gone(run, run.length)
 

@@ -436,7 +436,7 @@ class RunTime(ConnectionServices):
         core.touch(flow)
         core.mark(flow)
         if core.tracing:
-            core.emit("continue", flow, dir=flow.direction_name(1), held=lane.bytes)
+            core.emit("continue", flow, dir=flow.direction_name(1), held=lane.bytes, **lane.stage.named)
         if not core.in_callback:
             core.request_turn()
         return NtStatus.STATUS_SUCCESS

@@ -347,7 +347,9 @@ class Waterfall(Passage):
         lane.deferred_flags = flags
         lane.held_since = self.core.clock()
         if self.core.tracing:
-            self.core.emit("defer", flow, dir=flow.direction_name(lane.direction), held=length)
+            self.core.emit(
+                "defer", flow, dir=flow.direction_name(lane.direction), held=length, **lane.stage.named
+            )
 
     def allow(self, flow: Flow, lane: Lane) -> None:
         """ALW-1..ALW-3: this callout is not asked any more; what it holds goes on, in both directions."""
