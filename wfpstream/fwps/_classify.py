@@ -53,7 +53,11 @@ class RecordedOut(ClassifyOut):
     __slots__ = ("_action_type", "wrote_action")
 
     def __init__(self, action_type: int, flags: int) -> None:
-        super().__init__(action_type, flags)
+        # As ClassifyOut does, without the setter below.
+        self._action_type = action_type
+        self.out_context = self.filter_id = self.reserved = 0
+        self.rights = 1
+        self.flags = flags
         self.wrote_action = False
 
     @property
@@ -159,8 +163,12 @@ class Classifier:
         if self.clocked and result is not None:
             self._check_time(frame, core.clock() - began, packet)
         self._injected = frame.injected
-        self._check(frame, lane, kind, length, out_flags, out, packet, answer if result is not None else None)
-        self.ownership.after_classify(frame, data, blocked=self._is_block(lane, kind, out, packet, result))
+        if self.verifying and result is not None and not self._is_usual(frame, out_flags, out, packet, data):
+            self._check(frame, lane, kind, length, out, packet)
+        if frame.clones or data._chain is not None:
+            self.ownership.after_classify(frame, data, self._is_block(lane, kind, out, packet, result))
+        else:
+            data._segments = data._offset = None  # as `invalidate`
         if poison is not None:
             for buffer in poison:
                 buffer[:] = b"\xdd" * len(buffer)
@@ -274,20 +282,39 @@ class Classifier:
         if kind == DATA:
             lane.last_blocked = False
 
+    def _is_usual(
+        self,
+        frame: Frame,
+        out_flags: int,
+        out: ClassifyOut,
+        packet: StreamCalloutIoPacket,
+        data: StreamData,
+    ) -> bool:
+        """Nothing of what `_check` looks for can be there: an action type, and the rest as it was."""
+        return not (
+            packet.stream_action
+            or packet.count_bytes_required
+            or frame.clones
+            or out.flags != out_flags
+            or out.rights != 1
+            or out.out_context
+            or out.filter_id
+            or out.reserved
+            or data._offset is not None
+            or not out.wrote_action  # type: ignore[attr-defined]
+            or self.core.options.verify.hints
+        )
+
     def _check(
         self,
         frame: Frame,
         lane: Lane,
         kind: int,
         length: int,
-        out_flags: int,
         out: ClassifyOut,
         packet: StreamCalloutIoPacket,
-        answer: int | None,
     ) -> None:
         """The lints of an answer: they change nothing (V-1, V-6, V-7, V-9..V-11, V-36, V-49)."""
-        if not self.verifying or answer is None:
-            return
         report = self.core.violation
         self._check_members(lane, out, packet)
         if lane.stage.is_inspection and frame.clones and out.action_type == rules.PLAIN_BLOCK:
