@@ -262,11 +262,15 @@ class Half:
 
     def forget(self) -> None:
         """The stream has ended: keep only what tells a late repetition from something new."""
-        self.ahead.clear()
+        self.ahead = []
         self.buffered = 0
-        self._recent.clear()
-        self.urgent.clear()
-        self.pushed.clear()
+        self.urgent = []
+        self._recent, self.pushed = _NO_SEGMENTS, _NO_ENDS
+
+
+# Shared by all that have ended; nothing is put in any more.
+_NO_SEGMENTS: deque[Segment] = deque(maxlen=0)
+_NO_ENDS: set[int] = set()
 
 
 def _start_of(segment: Segment) -> int:

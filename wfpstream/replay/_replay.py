@@ -158,7 +158,7 @@ class CaptureReplay:
                 server_to_client=_direction(client.peer, self._options.keep_data),
                 first_packet=stream.first_packet,
                 began=stream.began_ns / 1e9,
-                duration=(stream.last_ns - stream.began_ns) / 1e9,
+                duration=((stream.last_ns if stream.over_ns < 0 else stream.over_ns) - stream.began_ns) / 1e9,
             )
         )
 

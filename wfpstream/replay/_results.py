@@ -70,7 +70,8 @@ class StreamResult:
             connection layer, `refused` by the peer, `limit` if too much waited for a connection layer's verdict,
             `open` at the end of the capture, `evicted`, `none` if the engine never saw it (only acknowledgements).
         first_packet: number of its first packet in the capture, from 1.
-        began, duration: capture time of its first packet, seconds since 1970, and seconds to its last.
+        began, duration: capture time of its first packet, seconds since 1970, and seconds to its end, or its
+            last packet.
     """
 
     capture: str
@@ -113,7 +114,7 @@ class CaptureSummary:
 
     Attributes:
         capture: its name as it was given.
-        packets: records read; `tcp`: TCP segments in them; `ignored`: segments left out, by reason.
+        packets: records read; `ignored`: segments and packets left out, by reason.
         streams: connections found.
         problems: one line each, with file and packet number, for what could not be read.
         notes: one line each for what was read and yet not followed to its end (streams evicted).
@@ -124,7 +125,6 @@ class CaptureSummary:
 
     capture: str
     packets: int = 0
-    tcp: int = 0
     streams: int = 0
     ignored: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)

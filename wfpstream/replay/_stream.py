@@ -23,6 +23,8 @@ _TELLING = FIN | SYN | RST | ACK | URG
 # Phases of a stream.
 OPENING, LIVE, OVER = 0, 1, 2
 
+# How long after its end what still comes of a connection is counted.
+SETTLED_NS = 30_000_000_000
 # A receiver that acknowledged bytes has them, so nobody will send them again: if the capture is only out of order, they
 # come within a moment. A hole nobody acknowledges lasts as long as a sender may still try (RFC 6298: 60 s and more).
 ACKED_HOLE_NS = 1_000_000_000
@@ -56,6 +58,7 @@ class Stream:
         was_refused: the server reset it instead of answering, and has not answered since.
         ended: how it ended, as the player says; "" as long as it goes on.
         last_ns: capture time of its latest segment, ns; `moved_ns`: when its flow last had something to do.
+        over_ns: capture time, ns, at which its end was seen; -1 before.
     """
 
     __slots__ = (
@@ -71,6 +74,7 @@ class Stream:
         "midstream",
         "moved_ns",
         "number",
+        "over_ns",
         "phase",
         "player",
         "was_refused",
@@ -89,6 +93,7 @@ class Stream:
         self.midstream = True
         self.began_ns = 0
         self.last_ns = self.moved_ns = 0
+        self.over_ns = -1
         self.was_refused = False
         self.ended = ""
         # The player's own.
@@ -154,6 +159,8 @@ class Stream:
         urgent: int,
         missing: int,
     ) -> None:
+        if self.is_settled(time_ns):
+            return
         if half.first < 0:
             half.first = sequence if flags & SYN else (sequence - 1) & SEQUENCE_MASK
         if flags & RST:
@@ -172,6 +179,14 @@ class Stream:
         elif carries:
             self._late(half, sequence, flags, payload)
         self._look_for_holes(time_ns)
+
+    def is_settled(self, time_ns: int) -> bool:
+        """It has been over for so long that nothing is counted any more."""
+        return self.phase == OVER and time_ns - self.over_ns > SETTLED_NS
+
+    def _end(self) -> None:
+        self.phase = OVER
+        self.over_ns = self.last_ns
 
     def _syn(self, half: Half, sequence: int, acknowledgement: int, flags: int) -> None:
         """A SYN says where its direction begins; a SYN-ACK also where the other does."""
@@ -303,7 +318,7 @@ class Stream:
         half.hole_since = half.hole_acked = -1
         half.feed.take_fin()
         if half.peer.fin:
-            self.phase = OVER
+            self._end()
 
     def _late(self, half: Half, sequence: int, flags: int, payload: bytes) -> None:
         """The connection is over: what is new is counted, never indicated."""
@@ -372,13 +387,13 @@ class Stream:
         half.rst = True
         if self.phase == OPENING:
             if self.client is not None:  # else it ends nothing that we know of
-                self.phase = OVER
+                self._end()
                 self.was_refused = half is not self.client
                 self.player.refused(self, by_server=self.was_refused)
         elif self.phase == LIVE:
             self.flush(self.last_ns)
             if self.phase == LIVE:
-                self.phase = OVER
+                self._end()
                 self.player.was_reset(self, half)
 
     @staticmethod
@@ -402,3 +417,10 @@ class Stream:
         for half in self.halves:
             self.player.ahead_bytes -= half.buffered
             half.forget()
+
+    def let_go(self) -> None:
+        """It has been reported: let go of everything that is not needed to recognise its late segments."""
+        self.attempt = self.flow = self.writer = None
+        for half in self.halves:
+            if hasattr(half, "feed"):
+                del half.feed

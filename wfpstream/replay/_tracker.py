@@ -7,6 +7,7 @@ Owns the table of streams, their numbers, port reuse and eviction, and what is d
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from wfpstream import wire
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from ._results import CaptureSummary
 
 MAX_REPORTED = 20
+_SETTLE_EVERY = 1024
 _MAX_NESTED = 4
 
 
@@ -56,7 +58,9 @@ class Tracker:
         self._shard = shard
         self._shards = shards
         self._table: dict[bytes, Half] = {}
-        self._live: dict[int, Stream] = {}  # by first packet, in order of appearance
+        self._live: dict[Stream, None] = {}  # in order of appearance
+        self._settled: dict[Stream, None] = {}  # over and reported; kept to know their late segments
+        self._settle_at = _SETTLE_EVERY
         self._number = 0
         self._packet = 0
         self._fragments = Fragments()
@@ -159,7 +163,9 @@ class Tracker:
     def _new_stream(
         self, key: bytes, reverse: bytes, flags: int, sequence: int, acknowledgement: int
     ) -> Half:
-        if len(self._live) >= self._options.streams:
+        if self._number >= self._settle_at:
+            self._settle()
+        if len(self._live) + len(self._settled) >= self._options.streams:
             self._make_room()
         number = self._number if self._shards == 1 else self._packet
         self._number += 1
@@ -170,7 +176,7 @@ class Tracker:
         self._table[one.key] = (
             one  # the last word: a host that talks to itself from and to one port has one key
         )
-        self._live[stream.first_packet] = stream
+        self._live[stream] = None
         self._summary.streams += 1
         self._on_stream(stream, flags, sequence, acknowledgement)
         return one
@@ -182,22 +188,41 @@ class Tracker:
 
     def _retire(self, stream: Stream, reason: str) -> None:
         """A stream is not followed any more."""
-        if stream.phase != OVER:
-            stream.flush(self._player.now_ns)
-        self._player.end(stream, stream.ended or (reason if stream.attempt is not None else NONE))
-        stream.phase = OVER
-        stream.forget()
+        if stream in self._live:
+            if stream.phase != OVER:
+                stream.flush(self._player.now_ns)
+            self._player.end(stream, stream.ended or (reason if stream.attempt is not None else NONE))
+            self._report_on(stream)
+        self._settled.pop(stream, None)
         for half in stream.halves:
             if self._table.get(half.key) is half:
                 del self._table[half.key]
-        del self._live[stream.first_packet]
+
+    def _report_on(self, stream: Stream) -> None:
+        """Nothing can change it any more: hand its result on, and keep of it what fits in a few words."""
+        stream.phase = OVER
+        stream.forget()
+        del self._live[stream]
         self._on_gone(stream)
+        stream.let_go()
+
+    def _settle(self) -> None:
+        """Report what has been over for long enough; each time after so many new streams that it costs little."""
+        now_ns = self._player.now_ns
+        for stream in [s for s in self._live if s.flow is None and s.is_settled(now_ns)]:
+            self._report_on(stream)
+            self._settled[stream] = None
+        self._settle_at = self._number + max(_SETTLE_EVERY, len(self._live) // 2)
 
     def _make_room(self) -> None:
         """The table is full: those that are over go first, then those quiet for longest."""
-        by_age = sorted(self._live.values(), key=lambda stream: (stream.phase != OVER, stream.last_ns))
-        for stream in by_age[: max(1, len(by_age) // 8)]:
-            self._evict(stream)
+        room = max(1, self._options.streams // 8)
+        for stream in list(islice(self._settled, room)):
+            self._retire(stream, EVICTED)
+        if len(self._live) + len(self._settled) >= self._options.streams:
+            by_age = sorted(self._live, key=lambda stream: (stream.phase != OVER, stream.last_ns))
+            for stream in by_age[:room]:
+                self._evict(stream)
 
     def _evict(self, stream: Stream) -> None:
         if stream.phase != OVER:
@@ -209,7 +234,7 @@ class Tracker:
     def _sweep(self, time_ns: int) -> None:
         self._next_sweep_ns = time_ns + self._idle_ns // 4
         self._order.hold(QUIET)
-        for stream in [s for s in self._live.values() if time_ns - s.last_ns >= self._idle_ns]:
+        for stream in [s for s in self._live if time_ns - s.last_ns >= self._idle_ns]:
             self._evict(stream)
         self._order.release()
 
@@ -219,14 +244,14 @@ class Tracker:
         end_ns = player.now_ns
         order.step += STEPS
         order.hold()
-        for stream in list(self._live.values()):
+        for stream in list(self._live):
             stream.flush(end_ns)
         order.release()
         order.step += STEPS
         player.run_until(end_ns + int(self._options.linger * 1e9))
         order.step += STEPS
         order.hold()
-        for stream in sorted(self._live.values(), key=lambda s: (max(end_ns, s.moved_ns), s.first_packet)):
+        for stream in sorted(self._live, key=lambda s: (max(end_ns, s.moved_ns), s.first_packet)):
             player.back_to(max(end_ns, stream.moved_ns))
             self._retire(stream, OPEN)
         order.release()
