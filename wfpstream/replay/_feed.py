@@ -10,7 +10,7 @@ import hashlib
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from wfpstream.engine import YES, Flow
+from wfpstream.engine import YES, Flow, Output
 
 if TYPE_CHECKING:
     from ._player import Player
@@ -34,6 +34,7 @@ class Feed:
         direction: the engine's data direction, 0 SEND or 1 RECEIVE.
         stream_direction: 0 from client to server, 1 back, whichever of them is the local host.
         other: the feed of the other direction.
+        output: what the flow owes this direction's receiver, once there is a flow.
         run: segments of the item under way; `run_since`: capture time of its first, ns.
         backlog: (kind, bytes or length, push) that the engine does not read now.
         synced: so far every byte out was the byte in, so one digest serves both.
@@ -56,6 +57,7 @@ class Feed:
         "is_watched",
         "missing",
         "other",
+        "output",
         "player",
         "run",
         "run_bytes",
@@ -67,6 +69,7 @@ class Feed:
     )
 
     other: Feed
+    output: Output
 
     def __init__(self, player: Player, stream: Stream, direction: int) -> None:
         self.player = player

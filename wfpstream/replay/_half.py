@@ -31,7 +31,7 @@ _MANY_PIECES = 8
 _LARGEST_PIECE = 64 * 1024
 # Delivered segments kept to tell a retransmission from a different copy (references, not copies).
 _RECENT_SEGMENTS = 4
-_RECENT_BYTES = 8192
+RECENT_BYTES = 8192
 
 
 class Half:
@@ -51,13 +51,13 @@ class Half:
         hole_acked_to: how far it had acknowledged then, unwrapped.
         look_ns: capture time, ns, of the next look at the hole; -1 if none is due.
         base: `next` as it was before anything was delivered.
+        recent: segments delivered last, to tell a repetition from a different copy (references, not copies).
         promised: unwrapped end of a segment of which the capture holds only the front (snaplen); -1 without.
         urgent: unwrapped sequence numbers of urgent bytes not yet delivered.
         pushed: unwrapped ends of segments that came with PSH and before their turn.
     """
 
     __slots__ = (
-        "_recent",
         "acked",
         "after_end",
         "ahead",
@@ -78,6 +78,7 @@ class Half:
         "peer",
         "promised",
         "pushed",
+        "recent",
         "repeated",
         "rst",
         "stream",
@@ -111,7 +112,7 @@ class Half:
         self.repeated = 0
         self.out_of_window = 0
         self.after_end = 0
-        self._recent: deque[Segment] = deque(maxlen=_RECENT_SEGMENTS)
+        self.recent: deque[Segment] = deque(maxlen=_RECENT_SEGMENTS)
 
     # -- where a segment lies --------------------------------------------------------------------------
 
@@ -143,8 +144,8 @@ class Half:
 
     def deliver(self, payload: bytes) -> None:
         """Book the next bytes in order as delivered; the hot path does the same inline."""
-        if len(payload) <= _RECENT_BYTES:
-            self._recent.append((self.next, payload))
+        if len(payload) <= RECENT_BYTES:
+            self.recent.append((self.next, payload))
         self.next += len(payload)
 
     def offer(self, start: int, payload: bytes, time_ns: int, last_wins: bool) -> list[Segment]:
@@ -174,7 +175,7 @@ class Half:
         """Cut off what was delivered before; a copy that differs from what we still have is a conflict."""
         known = min(self.next - start, len(payload))
         self.repeated += known
-        for at, data in self._recent:
+        for at, data in self.recent:
             low, high = max(at, start), min(at + len(data), start + known)
             if low < high and data[low - at : high - at] != payload[low - start : high - start]:
                 self.conflicts += 1
@@ -260,12 +261,16 @@ class Half:
                 self.ahead.append((start, kept))
                 self.buffered += _cost((start, kept))
 
+    def keep_nothing(self) -> None:
+        """Too many streams at a time to remember what each of them delivered."""
+        self.recent = _NO_SEGMENTS
+
     def forget(self) -> None:
         """The stream has ended: keep only what tells a late repetition from something new."""
         self.ahead = []
         self.buffered = 0
         self.urgent = []
-        self._recent, self.pushed = _NO_SEGMENTS, _NO_ENDS
+        self.recent, self.pushed = _NO_SEGMENTS, _NO_ENDS
 
 
 # Shared by all that have ended; nothing is put in any more.

@@ -86,6 +86,7 @@ class Player:
         order.now_ns = start_ns
         self.engine = make_engine(self._clock)
         self.engine.use_virtual_time()
+        self._settle_output = self.engine.settle_output
         self.engine.on_pending = self._note_pending
         self.engine.run_soon = self._run_soon
         self.engine.spawn_call = self._answer_call
@@ -186,6 +187,8 @@ class Player:
             return
         stream.flow = flow
         stream.is_waiting = False
+        for half in stream.halves:
+            half.feed.output = flow.output(half.feed.direction)
         self._streams[flow.id] = stream
         if stream.writer is not None:
             stream.writer.established(self.now_ns)
@@ -261,10 +264,11 @@ class Player:
 
     def written(self, stream: Stream, flow: Flow, feed: Feed, data: bytes) -> None:
         """Take what left after `data` went in; usually that is `data` itself, and no second digest is needed."""
-        output = flow.output(feed.direction)
+        output, back = feed.output, feed.other.output
         if feed.sha_out is None:
             length = len(data)
-            pieces, _ = output.batch()
+            if output.length == length:
+                pieces, _ = output.batch()
             if output.length != length or len(pieces) != 1 or pieces[0].obj is not data:
                 feed.sha_out = feed.sha_in.copy()
             else:
@@ -272,16 +276,15 @@ class Player:
                 if stream.writer is not None:
                     stream.writer.data(self.now_ns, feed.stream_direction, pieces)
                 flow.sent(feed.direction, length)
-                output = flow.output(1 - feed.direction)
-        if output.length or output.fin or flow.output(1 - feed.direction).length:
+        if output.length or back.length or output.fin_run is not None or back.fin_run is not None:
             self._write(stream, flow)
 
     def settled(self, stream: Stream, flow: Flow) -> None:
         """After an input and what it let out: memory, other flows, the flow's end."""
-        self.engine.settle_output(flow)
+        self._settle_output(flow)
         if self._wanted:
             self._turns()
-        if flow.abort != ABORT_NONE or flow.ended:
+        if flow.abort or flow.ended:
             self._conclude(stream, flow)
 
     def serve(self, stream: Stream) -> None:

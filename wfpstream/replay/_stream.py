@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from ._half import PLAUSIBLE_AHEAD, SEQUENCE_MASK, Half, Segment
+from ._half import PLAUSIBLE_AHEAD, RECENT_BYTES, SEQUENCE_MASK, Half, Segment
 
 if TYPE_CHECKING:
     from wfpstream.engine import Attempt, Flow
@@ -143,7 +143,9 @@ class Stream:
         ):
             half.acked = acknowledgement
             if payload:
-                half.deliver(payload)
+                if len(payload) <= RECENT_BYTES:  # as Half.deliver
+                    half.recent.append((half.next, payload))
+                half.next += len(payload)
                 half.feed.take(payload, flags & PSH)
             return
         self._unusual(half, time_ns, sequence, acknowledgement, flags, payload, urgent, missing)

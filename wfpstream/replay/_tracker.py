@@ -11,6 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from wfpstream import wire
+from wfpstream.wire import plain_tcp
 
 from ._fragments import Fragments
 from ._half import Half
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 MAX_REPORTED = 20
 _SETTLE_EVERY = 1024
+# So many streams at a time remember their latest segments, to tell a repetition from a different copy.
+_REMEMBERED = 4096
 _MAX_NESTED = 4
 
 
@@ -62,7 +65,6 @@ class Tracker:
         self._settled: dict[Stream, None] = {}  # over and reported; kept to know their late segments
         self._settle_at = _SETTLE_EVERY
         self._number = 0
-        self._packet = 0
         self._fragments = Fragments()
         self._idle_ns = int(self._options.idle * 1e9)
         self._next_sweep_ns = 0
@@ -70,16 +72,15 @@ class Tracker:
 
     def frame(self, time_ns: int, link_type: int, frame: bytes) -> None:
         """The next record of the capture."""
-        self._packet += 1
-        player, order = self._player, self._order
+        order = self._order
         if order.now_ns < time_ns <= LATEST_NS:  # capture time never goes back
-            if time_ns >= player.due_ns:
-                player.run_until(time_ns)
+            if time_ns >= self._player.due_ns:
+                self._player.run_until(time_ns)
             order.now_ns = time_ns
             if self._idle_ns and time_ns >= self._next_sweep_ns:
                 self._sweep(time_ns)
         if self._plain_only:
-            plain = wire.plain_tcp(link_type, frame)
+            plain = plain_tcp(link_type, frame)
             if plain is not None:
                 key, sequence, acknowledgement, flags, payload = plain
                 half = self._table.get(key)
@@ -89,6 +90,11 @@ class Tracker:
                     half.stream.segment(half, order.now_ns, sequence, acknowledgement, flags, payload)
                 return
         self._walked(wire.walk(link_type, frame), link_type, frame, 0)
+
+    @property
+    def _packet(self) -> int:
+        """The number of the packet under way, from 1."""
+        return self._order.step // STEPS
 
     # -- frames that are not plain -----------------------------------------------------------------------
 
@@ -172,6 +178,9 @@ class Tracker:
         stream = Stream(self._player, number, self._packet, key, reverse)
         stream.began_ns = stream.last_ns = self._player.now_ns
         one, other = stream.halves
+        if len(self._live) >= _REMEMBERED:
+            one.keep_nothing()
+            other.keep_nothing()
         self._table[other.key] = other
         self._table[one.key] = (
             one  # the last word: a host that talks to itself from and to one port has one key
