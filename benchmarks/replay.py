@@ -20,8 +20,8 @@ from typing import Any, BinaryIO
 
 from benchmarks import captures
 
-BULK_SEGMENTS = 60_000
-SMALL_PACKETS = 210_000
+BULK_SEGMENTS = 240_000
+SMALL_PACKETS = 420_000
 SCAPY_PACKETS = 6_000
 STREAMS = 8
 MIB = 1024 * 1024
