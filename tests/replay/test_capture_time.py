@@ -29,6 +29,7 @@ from wfpstream.callouts.monitor import Monitor
 from wfpstream.callouts.pend_fin import PendFin
 from wfpstream.callouts.stream_edit import StreamEdit
 from wfpstream.callouts.throttle import Throttle
+from wfpstream.engine import EngineOptions, FilterEngine
 from wfpstream.fwp import ActionType
 from wfpstream.fwps import StreamActionType
 from wfpstream.replay import ReplayOptions, ReplayResult, open_capture
@@ -317,6 +318,40 @@ def test_a_pended_connection_of_which_much_comes() -> None:
     stream = capture.only(Door(CONNECT, pending), keep_data=False)
     assert (stream.ended, stream.client_to_server.bytes_in) == ("limit", 24_000_000)
     assert stream.client_to_server.bytes_out == 0
+
+
+def deferring(*call: Any) -> None:
+    packet, out = call[2], call[-1]
+    if packet.stream_data.flags & INBOUND:
+        packet.stream_action = int(StreamActionType.DEFER)
+        out.action_type = ActionType.NONE
+    else:
+        out.action_type = ActionType.PERMIT
+
+
+@pytest.mark.parametrize("bound", ["each", "all"])
+def test_a_deferred_direction_of_which_much_comes(bound: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond a bound, of one direction or of all together, the engine gets it, and `per_flow` decides."""
+    monkeypatch.setattr(
+        f"wfpstream.replay._feed.BACKLOG_{'LIMIT' if bound == 'each' else 'TOTAL'}", 1_000_000
+    )
+
+    def make(clock: Callable[[], float]) -> FilterEngine:
+        options = EngineOptions()
+        options.limits.per_flow = 500_000
+        engine = FilterEngine(clock, options)
+        engine.add_callout(Answering(deferring))
+        return engine
+
+    capture = Capture(step=1_000)
+    _, server = capture.opened()
+    for _ in range(30):
+        server.send(b"x" * 60_000)
+    events: list[Event] = []
+    (stream,) = capture.replay(engine=make, events=events.append).streams
+    down = stream.server_to_client
+    assert (stream.ended, down.bytes_in, down.bytes_out, down.discarded) == ("drop", 1_800_000, 0, 1_800_000)
+    assert "on_limit" in [one["name"] for one in events if one["event"] == "policy"]
 
 
 # --- the end of flows by a callout --------------------------------------------------------------------

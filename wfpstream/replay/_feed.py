@@ -23,6 +23,8 @@ RUN_NS = 10_000_000
 # Input that the engine does not want to read waits here, as it would in the sender; beyond this it is given to
 # the engine all the same, and the engine's own limits decide (`per_flow`, `on_limit`).
 BACKLOG_LIMIT = 16 * 1024 * 1024
+# The same for all directions together.
+BACKLOG_TOTAL = 256 * 1024 * 1024
 
 DATA, URGENT, GAP, FIN = range(4)
 
@@ -195,17 +197,25 @@ class Feed:
             return  # stopped: the rest is only counted (POL-1)
         self.backlog.append((kind, what, push))
         if kind in (DATA, URGENT):
-            self.backlog_bytes += len(what)
+            self._waits(len(what))
         if self.stream.flow is not None:
             self.player.serve(self.stream)
-        elif self.backlog_bytes > BACKLOG_LIMIT:
+        elif self._is_overfull:
             self.player.overflow(self.stream)
+
+    def _waits(self, change: int) -> None:
+        self.backlog_bytes += change
+        self.player.backlog_bytes += change
+
+    @property
+    def _is_overfull(self) -> bool:
+        return self.backlog_bytes > BACKLOG_LIMIT or self.player.backlog_bytes > BACKLOG_TOTAL
 
     def feed_one(self, flow: Flow, force: bool = False) -> bool:
         """Give the engine what has waited longest, if it reads; `force`: if it does not, too."""
         if not self.backlog:
             return False
-        if flow.may_read(self.direction) != YES and not force and self.backlog_bytes <= BACKLOG_LIMIT:
+        if flow.may_read(self.direction) != YES and not force and not self._is_overfull:
             return False
         kind, what, push = self.backlog.popleft()
         if kind == GAP:
@@ -213,7 +223,7 @@ class Feed:
         elif kind == FIN:
             flow.received_fin(self.direction)
         else:
-            self.backlog_bytes -= len(what)
+            self._waits(-len(what))
             captured = bool(push) if self.captured_push else None
             flow.received(self.direction, what, kind == URGENT, False, captured)
         return True
@@ -222,7 +232,7 @@ class Feed:
         """The flow is over: what waited is not shown any more. Returns its bytes."""
         dropped = self.backlog_bytes
         self.backlog.clear()
-        self.backlog_bytes = 0
+        self._waits(-dropped)
         return dropped
 
     # -- behind the engine -----------------------------------------------------------------------------

@@ -79,7 +79,7 @@ class Player:
         self.last_wins = options.overlap == "last"
         self.ahead_limit = options.ahead
         self.ahead_total = options.ahead_total
-        self.ahead_bytes = 0
+        self.ahead_bytes = self.backlog_bytes = 0
         self.start_ns = start_ns
         self.due_ns = NEVER
         self.order = order
