@@ -1,13 +1,13 @@
-"""What `wfpstream run` was asked for, as one record between reading the options and running.
+"""What `wfpstream run` and `wfpstream replay` were asked for, as records between reading the options and running.
 
-Owns the record only; `_run` fills it, `_proxy` obeys it.
+Owns the records only; `_run` and `_replay` fill them, `_proxy` and `_replaying` obey them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from wfpstream.config import CalloutText, LoadedConfig
@@ -36,3 +36,36 @@ class RunPlan:
     grace: float = 5.0
     verbosity: int = 0
     command: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayPlan:
+    """Everything `replay` was asked for.
+
+    Args:
+        captures: files to read, `-` for stdin.
+        problems: a line for each argument that names no capture.
+        loaded: the configuration, completed by the command line.
+        callouts: those of `--callout`, in order.
+        settings: arguments for `ReplayOptions`.
+        outputs: where each capture's output goes, or None.
+        folder: the folder to make for them, or None.
+        as_json: results as JSON lines on stdout.
+        events: where event lines go: a file, `-` for stdout, or None.
+        events_data: which part of payloads they carry.
+        jobs: how many processes.
+        verbosity: -1 quiet, 0, or the number of `-v`.
+    """
+
+    captures: tuple[str, ...]
+    problems: tuple[str, ...]
+    loaded: LoadedConfig
+    callouts: tuple[CalloutText, ...]
+    settings: dict[str, Any]
+    outputs: tuple[str, ...] | None
+    folder: str | None
+    as_json: bool
+    events: str | None
+    events_data: Literal["off", "preview", "full"]
+    jobs: int
+    verbosity: int

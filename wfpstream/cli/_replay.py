@@ -6,13 +6,14 @@ only then: reading options needs neither scapy nor an engine.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from wfpstream.cli._base import command
 from wfpstream.cli._captures import find_captures, output_paths, refuse_inputs
+from wfpstream.cli._plan import ReplayPlan
 
 if TYPE_CHECKING:
     from wfpstream.config import CalloutText, LoadedConfig
@@ -20,39 +21,6 @@ if TYPE_CHECKING:
 EXAMPLE = "wfpstream replay traffic.pcap --callout stream_edit,find=rainy,replace=sunny -o edited.pcapng"
 
 Level = Literal["off", "warn", "strict"]
-
-
-@dataclass(frozen=True, slots=True)
-class ReplayPlan:
-    """Everything `replay` was asked for.
-
-    Args:
-        captures: files to read, `-` for stdin.
-        problems: a line for each argument that names no capture.
-        loaded: the configuration, completed by the command line.
-        callouts: those of `--callout`, in order.
-        settings: arguments for `ReplayOptions`.
-        outputs: where each capture's output goes, or None.
-        folder: the folder to make for them, or None.
-        as_json: results as JSON lines on stdout.
-        events: where event lines go: a file, `-` for stdout, or None.
-        events_data: which part of payloads they carry.
-        jobs: how many processes.
-        verbosity: -1 quiet, 0, or the number of `-v`.
-    """
-
-    captures: tuple[str, ...]
-    problems: tuple[str, ...]
-    loaded: LoadedConfig
-    callouts: tuple[CalloutText, ...]
-    settings: dict[str, Any]
-    outputs: tuple[str, ...] | None
-    folder: str | None
-    as_json: bool
-    events: str | None
-    events_data: Literal["off", "preview", "full"]
-    jobs: int
-    verbosity: int
 
 
 @click.command(cls=command("replay", EXAMPLE), short_help="Replay captures through callouts.")

@@ -28,7 +28,7 @@ from wfpstream.cli._base import (
     say,
     stdout_failed,
 )
-from wfpstream.cli._replay import ReplayPlan
+from wfpstream.cli._plan import ReplayPlan
 from wfpstream.cli._replay_show import FirstLines, ProgressBar, StreamTable, summary_lines, violation_text
 from wfpstream.config import CalloutText, LoadedConfig, build_engine, parse_callout
 from wfpstream.engine import FilterEngine

@@ -32,7 +32,6 @@ from ._stream_state import (
 
 if TYPE_CHECKING:
     from ._callout import CalloutEntry
-    from ._core import Frame
     from ._filter import Filter2
     from ._records import IncomingMetadataValues, IncomingValues
 
@@ -154,7 +153,7 @@ class Lane:
         self.fin_pended_at = 0.0
         self.held_since = 0.0
         self.classified = False
-        self.frame: Frame | None = None  # of this lane's classifies: they never nest (IND-10)
+        self.frame: Any = None  # the classifier's, of this lane's classifies: they never nest (IND-10)
         self.last_blocked: bool | None = None
         self.oob_ever = False
         self.uncompensated = False  # blocked, nothing kept and nothing injected since (V-20)

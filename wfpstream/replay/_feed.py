@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from wfpstream.engine import YES, Flow, Output
 
 if TYPE_CHECKING:
-    from ._player import Player
+    from ._options import ReplayOptions
     from ._stream import Stream
 
 # One item is at most what a live driver reads at once.
@@ -27,6 +27,25 @@ BACKLOG_LIMIT = 16 * 1024 * 1024
 BACKLOG_TOTAL = 256 * 1024 * 1024
 
 DATA, URGENT, GAP, FIN = range(4)
+
+
+class Owner(Protocol):
+    """Whoever plays the streams (`_player.Player`).
+
+    Attributes:
+        backlog_bytes: what waits in front of the engine in all directions together.
+    """
+
+    options: ReplayOptions
+    backlog_bytes: int
+
+    @property
+    def now_ns(self) -> int: ...
+    def flush_at(self, due_ns: int, feed: Feed) -> None: ...
+    def written(self, stream: Stream, flow: Flow, feed: Feed, data: bytes) -> None: ...
+    def settled(self, stream: Stream, flow: Flow) -> None: ...
+    def serve(self, stream: Stream) -> None: ...
+    def overflow(self, stream: Stream) -> None: ...
 
 
 class Feed:
@@ -73,7 +92,7 @@ class Feed:
     other: Feed
     output: Output
 
-    def __init__(self, player: Player, stream: Stream, direction: int) -> None:
+    def __init__(self, player: Owner, stream: Stream, direction: int) -> None:
         self.player = player
         self.stream = stream
         self.direction = direction

@@ -9,11 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from ._feed import Feed
-    from ._stream import Stream
+from typing import Protocol
 
 Segment = tuple[int, bytes]
 """(unwrapped sequence number of the first byte, bytes)."""
@@ -32,6 +28,16 @@ _LARGEST_PIECE = 64 * 1024
 # Delivered segments kept to tell a retransmission from a different copy (references, not copies).
 _RECENT_SEGMENTS = 4
 RECENT_BYTES = 8192
+
+
+class Taker(Protocol):
+    """Where a direction's bytes go, in order (`_feed.Feed`)."""
+
+    def take(self, payload: bytes, push: int) -> None: ...
+    def take_urgent(self, byte: bytes) -> None: ...
+    def take_gap(self, length: int) -> None: ...
+    def take_fin(self) -> None: ...
+    def flush(self, push: int = 0) -> None: ...
 
 
 class Half:
@@ -81,16 +87,14 @@ class Half:
         "recent",
         "repeated",
         "rst",
-        "stream",
         "syn",
         "urgent",
     )
 
     peer: Half
-    feed: Feed
+    feed: Taker
 
-    def __init__(self, stream: Stream, key: bytes) -> None:
-        self.stream = stream
+    def __init__(self, key: bytes) -> None:
         self.key = key
         self.next = -1
         self.base = -1

@@ -11,7 +11,7 @@ import heapq
 from collections import deque
 from collections.abc import Callable, Mapping
 from socket import AF_INET, AF_INET6, inet_ntop
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, cast
 
 from wfpstream.engine import (
     ABORT_NONE,
@@ -39,19 +39,6 @@ NEVER = 1 << 63
 LATEST_NS = 1 << 62
 # Reasons in a StreamResult that no `flow_deleted` gives.
 BLOCKED, REFUSED, LIMIT, OPEN, EVICTED, NONE = "blocked", "refused", "limit", "open", "evicted", "none"
-
-
-class Writer(Protocol):
-    """One stream of the output capture (`_output.StreamWriter`)."""
-
-    def syn(self, time_ns: int) -> None: ...
-    def syn_again(self, time_ns: int) -> None: ...
-    def refused(self, time_ns: int) -> None: ...
-    def established(self, time_ns: int) -> None: ...
-    def data(self, time_ns: int, direction: int, pieces: list[memoryview]) -> None: ...
-    def urgent(self, time_ns: int, direction: int, byte: bytes) -> None: ...
-    def fin(self, time_ns: int, direction: int) -> None: ...
-    def reset(self, time_ns: int, direction: int) -> None: ...
 
 
 class Player:
@@ -145,9 +132,9 @@ class Player:
         """Look at a run again at that instant."""
         self._at(due_ns, feed.stream, feed.flush_if_due)
 
-    def check_at(self, due_ns: int, half: Half) -> None:
+    def check_at(self, due_ns: int, stream: Stream, half: Half) -> None:
         """Look at a hole again at that instant."""
-        self._at(due_ns, half.stream, lambda: half.stream.check_hole(half, self.now_ns))
+        self._at(due_ns, stream, lambda: stream.check_hole(half, self.now_ns))
 
     # -- connections -----------------------------------------------------------------------------------
 
@@ -159,8 +146,8 @@ class Player:
         for half in stream.halves:
             outbound = (half is client) == local_is_client
             half.feed = Feed(self, stream, 0 if outbound else 1)
-        for half in stream.halves:
-            half.feed.other = half.peer.feed
+        one, other = feeds_of(stream)
+        one.other, other.other = other, one
         source, destination = addresses_of(client.key)
         endpoints = Endpoints(source, destination, local=self.options.local, label=stream.number)
         stream.is_waiting = True
@@ -187,8 +174,8 @@ class Player:
             return
         stream.flow = flow
         stream.is_waiting = False
-        for half in stream.halves:
-            half.feed.output = flow.output(half.feed.direction)
+        for feed in feeds_of(stream):
+            feed.output = flow.output(feed.direction)
         self._streams[flow.id] = stream
         if stream.writer is not None:
             stream.writer.established(self.now_ns)
@@ -221,7 +208,7 @@ class Player:
 
     def was_reset(self, stream: Stream, half: Half) -> None:
         """One side reset the connection: what is held back of it counts as the live drivers do (IND-27)."""
-        for feed in (half.feed, half.peer.feed):
+        for feed in feeds_of(stream):
             feed.flush()
         flow = stream.flow
         if flow is None:
@@ -231,13 +218,12 @@ class Player:
             return
         self._empty_backlogs(stream, flow)
         if stream.flow is flow:
-            flow.reset(half.feed.direction, "captured")
+            flow.reset(cast(Feed, half.feed).direction, "captured")
             self.serve(stream)
 
     def _empty_backlogs(self, stream: Stream, flow: Flow) -> None:
         """A paused leg is read to its end before its reset counts; a deferred one is not, and counted (IND-27)."""
-        for half in stream.halves:
-            feed = half.feed
+        for feed in feeds_of(stream):
             if feed.direction and flow.is_deferred():
                 flow.unread(feed.direction, feed.drop_backlog())
             while stream.flow is flow and feed.feed_one(flow, force=True):
@@ -256,8 +242,8 @@ class Player:
             stream.writer.refused(self.now_ns)
         stream.is_waiting = False
         stream.ended = reason
-        for half in stream.halves:
-            half.feed.drop_backlog()
+        for feed in feeds_of(stream):
+            feed.drop_backlog()
         self.on_closed(stream)
 
     # -- items -----------------------------------------------------------------------------------------
@@ -298,8 +284,8 @@ class Player:
             moved = True
             while moved:
                 moved = self._write(stream, flow)
-                for half in stream.halves:
-                    if flow.abort == ABORT_NONE and half.feed.feed_one(flow):
+                for feed in feeds_of(stream):
+                    if flow.abort == ABORT_NONE and feed.feed_one(flow):
                         moved = True
                         self._write(stream, flow)
                         self.engine.settle_output(flow)
@@ -310,8 +296,7 @@ class Player:
     def _write(self, stream: Stream, flow: Flow) -> bool:
         """The receivers take everything at once; that is when injections complete."""
         moved = False
-        for half in stream.halves:
-            feed = half.feed
+        for feed in feeds_of(stream):
             output = flow.output(feed.direction)
             while output.length:
                 pieces, urgent = output.batch()
@@ -342,7 +327,7 @@ class Player:
     def _write_reset(self, stream: Stream, flow: Flow) -> None:
         """A captured reset goes on where it came from; one of our own making goes to both sides."""
         assert stream.writer is not None
-        resetting = [half.feed.stream_direction for half in stream.halves if half.rst]
+        resetting = [cast(Feed, half.feed).stream_direction for half in stream.halves if half.rst]
         for direction in resetting or (1, 0):
             stream.writer.reset(self.now_ns, direction)
 
@@ -350,15 +335,15 @@ class Player:
         stream.flow = None
         flow.gone(reason)
         self._streams.pop(flow.id, None)
-        for half in stream.halves:
-            half.feed.settle_accounts(flow)
+        for feed in feeds_of(stream):
+            feed.settle_accounts(flow)
         self._shut(stream, flow.end_reason or reason)
 
     def end(self, stream: Stream, reason: str) -> None:
         """The capture, or our patience, is at its end before the connection: take the flow down."""
-        for half in stream.halves:
-            if stream.attempt is not None:
-                half.feed.flush()
+        if stream.attempt is not None:
+            for feed in feeds_of(stream):
+                feed.flush()
         if stream.flow is not None:
             flow = stream.flow
             self.serve(stream)
@@ -417,6 +402,12 @@ class Player:
         value = self._answers[async_fn]
         answer = value(*args) if callable(value) else value
         self._run_soon(lambda: deliver(answer, None))
+
+
+def feeds_of(stream: Stream) -> tuple[Feed, Feed]:
+    """Both directions of a stream that was opened here."""
+    one, other = stream.halves
+    return cast(Feed, one.feed), cast(Feed, other.feed)
 
 
 def first_ns_at(seconds: float) -> int:

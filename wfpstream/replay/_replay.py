@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, cast
 from wfpstream.engine import EngineOptions, FilterEngine
 from wfpstream.fwps import Callout
 
+from ._feed import Feed
 from ._half import Half
 from ._options import ReplayOptions
 from ._order import STEPS, Event, EventTaker, FrameTaker, Key, Order
@@ -154,8 +155,8 @@ class CaptureReplay:
                 server=destination,
                 midstream=stream.midstream,
                 ended=stream.ended or NONE,
-                client_to_server=_direction(client, self._options.keep_data),
-                server_to_client=_direction(client.peer, self._options.keep_data),
+                client_to_server=_direction(stream, client, self._options.keep_data),
+                server_to_client=_direction(stream, client.peer, self._options.keep_data),
                 first_packet=stream.first_packet,
                 began=stream.began_ns / 1e9,
                 duration=((stream.last_ns if stream.over_ns < 0 else stream.over_ns) - stream.began_ns) / 1e9,
@@ -186,9 +187,9 @@ def _packed(key: bytes) -> tuple[tuple[bytes, int], tuple[bytes, int]]:
     return (key[:size], ports[0]), (key[size : 2 * size], ports[1])
 
 
-def _direction(half: Half, keep_data: bool) -> DirectionResult:
-    if half.stream.attempt is not None:
-        counted = half.feed.totals()
+def _direction(stream: Stream, half: Half, keep_data: bool) -> DirectionResult:
+    if stream.attempt is not None:
+        counted = cast(Feed, half.feed).totals()
     else:
         counted = _NOTHING | {"data_in": b"", "data_out": b""} if keep_data else _NOTHING
     return DirectionResult(

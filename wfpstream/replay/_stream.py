@@ -14,8 +14,6 @@ from ._half import PLAUSIBLE_AHEAD, RECENT_BYTES, SEQUENCE_MASK, Half, Segment
 if TYPE_CHECKING:
     from wfpstream.engine import Attempt, Flow
 
-    from ._player import Writer
-
 FIN, SYN, RST, PSH, ACK, URG = 1, 2, 4, 8, 16, 32
 # A segment with just ACK of these is the usual one.
 _TELLING = FIN | SYN | RST | ACK | URG
@@ -31,6 +29,19 @@ ACKED_HOLE_NS = 1_000_000_000
 HOLE_NS = 120_000_000_000
 
 
+class Writer(Protocol):
+    """One stream of the output capture (`_output.StreamWriter`)."""
+
+    def syn(self, time_ns: int) -> None: ...
+    def syn_again(self, time_ns: int) -> None: ...
+    def refused(self, time_ns: int) -> None: ...
+    def established(self, time_ns: int) -> None: ...
+    def data(self, time_ns: int, direction: int, pieces: list[memoryview]) -> None: ...
+    def urgent(self, time_ns: int, direction: int, byte: bytes) -> None: ...
+    def fin(self, time_ns: int, direction: int) -> None: ...
+    def reset(self, time_ns: int, direction: int) -> None: ...
+
+
 class Player(Protocol):
     """What a stream tells the world: the replay driver (`_player`)."""
 
@@ -43,7 +54,7 @@ class Player(Protocol):
     def established(self, stream: Stream) -> None: ...
     def refused(self, stream: Stream, by_server: bool) -> None: ...
     def was_reset(self, stream: Stream, half: Half) -> None: ...
-    def check_at(self, due_ns: int, half: Half) -> None: ...
+    def check_at(self, due_ns: int, stream: Stream, half: Half) -> None: ...
 
 
 class Stream:
@@ -85,7 +96,7 @@ class Stream:
         self.player = player
         self.number = number
         self.first_packet = first_packet
-        one, other = Half(self, key), Half(self, reverse)
+        one, other = Half(key), Half(reverse)
         one.peer, other.peer = other, one
         self.halves = (one, other)
         self.client: Half | None = None
@@ -345,7 +356,7 @@ class Stream:
         """Look at the hole again then. One look at a time is enough: it finds out when the next is due."""
         if half.look_ns < 0 or due_ns < half.look_ns:
             half.look_ns = due_ns
-            self.player.check_at(due_ns, half)
+            self.player.check_at(due_ns, self, half)
 
     def check_hole(self, half: Half, time_ns: int) -> None:
         """A moment announced by `check_at` has come: is the hole still there, and old enough?"""

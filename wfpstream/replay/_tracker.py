@@ -31,6 +31,9 @@ _REMEMBERED = 4096
 _MAX_NESTED = 4
 
 
+Place = tuple[Stream, Half]
+
+
 class Tracker:
     """The streams of one capture.
 
@@ -60,7 +63,7 @@ class Tracker:
         self._on_gone = on_gone
         self._shard = shard
         self._shards = shards
-        self._table: dict[bytes, Half] = {}
+        self._table: dict[bytes, Place] = {}
         self._live: dict[Stream, None] = {}  # in order of appearance
         self._settled: dict[Stream, None] = {}  # over and reported; kept to know their late segments
         self._settle_at = _SETTLE_EVERY
@@ -83,11 +86,12 @@ class Tracker:
             plain = plain_tcp(link_type, frame)
             if plain is not None:
                 key, sequence, acknowledgement, flags, payload = plain
-                half = self._table.get(key)
-                if half is None or flags & (SYN | ACK) == SYN:
-                    half = self._half_for(key, sequence, flags, acknowledgement)
-                if half is not None:
-                    half.stream.segment(half, order.now_ns, sequence, acknowledgement, flags, payload)
+                place = self._table.get(key)
+                if place is None or flags & (SYN | ACK) == SYN:
+                    place = self._place_of(key, sequence, flags, acknowledgement)
+                if place is not None:
+                    stream, half = place
+                    stream.segment(half, order.now_ns, sequence, acknowledgement, flags, payload)
                 return
         self._walked(wire.walk(link_type, frame), link_type, frame, 0)
 
@@ -138,9 +142,10 @@ class Tracker:
             return
         ports = segment.source_port.to_bytes(2, "big") + segment.destination_port.to_bytes(2, "big")
         key = segment.source + segment.destination + ports
-        half = self._half_for(key, segment.sequence, segment.flags, segment.acknowledgement)
-        if half is not None:
-            half.stream.segment(
+        place = self._place_of(key, segment.sequence, segment.flags, segment.acknowledgement)
+        if place is not None:
+            stream, half = place
+            stream.segment(
                 half,
                 self._player.now_ns,
                 segment.sequence,
@@ -153,14 +158,15 @@ class Tracker:
 
     # -- streams -----------------------------------------------------------------------------------------
 
-    def _half_for(self, key: bytes, sequence: int, flags: int, acknowledgement: int) -> Half | None:
-        """The direction a segment belongs to: of a known stream, or of a new one."""
-        half = self._table.get(key)
-        if half is not None:
-            reused = flags & (SYN | ACK) == SYN and half.stream.is_reused_by(half, sequence)
+    def _place_of(self, key: bytes, sequence: int, flags: int, acknowledgement: int) -> Place | None:
+        """The stream and direction a segment belongs to, known or new; None for another shard's."""
+        place = self._table.get(key)
+        if place is not None:
+            stream, half = place
+            reused = flags & (SYN | ACK) == SYN and stream.is_reused_by(half, sequence)
             if not reused:
-                return half
-            self._retire(half.stream, OPEN)
+                return place
+            self._retire(stream, OPEN)
         reverse = reversed_key(key)
         if self._shards > 1 and hash_of(key, reverse) % self._shards != self._shard:
             return None
@@ -168,7 +174,7 @@ class Tracker:
 
     def _new_stream(
         self, key: bytes, reverse: bytes, flags: int, sequence: int, acknowledgement: int
-    ) -> Half:
+    ) -> Place:
         if self._number >= self._settle_at:
             self._settle()
         if len(self._live) + len(self._settled) >= self._options.streams:
@@ -181,14 +187,13 @@ class Tracker:
         if len(self._live) >= _REMEMBERED:
             one.keep_nothing()
             other.keep_nothing()
-        self._table[other.key] = other
-        self._table[one.key] = (
-            one  # the last word: a host that talks to itself from and to one port has one key
-        )
+        self._table[other.key] = stream, other
+        # The last word: a host that talks to itself from and to one port has one key.
+        place = self._table[one.key] = stream, one
         self._live[stream] = None
         self._summary.streams += 1
         self._on_stream(stream, flags, sequence, acknowledgement)
-        return one
+        return place
 
     def closed(self, stream: Stream) -> None:
         """The engine is done with a stream: keep only what tells its late segments from a new one's."""
@@ -204,7 +209,8 @@ class Tracker:
             self._report_on(stream)
         self._settled.pop(stream, None)
         for half in stream.halves:
-            if self._table.get(half.key) is half:
+            place = self._table.get(half.key)
+            if place is not None and place[1] is half:
                 del self._table[half.key]
 
     def _report_on(self, stream: Stream) -> None:
