@@ -5,6 +5,7 @@ Owns the translation of (host, port) pairs into field values. It must not know f
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from wfpstream.fwp import AddressType, DataType, FwpValue, profile_at_least, uint8, uint16, uint32
@@ -33,6 +34,7 @@ _LENGTHS = {
 }
 
 
+@lru_cache(maxsize=1024)  # a connection asks a dozen times, and its addresses come again
 def parse(host: str) -> IPv4Address | IPv6Address:
     """A numeric address; a v4-mapped one is IPv4 (LAY-2), a scope is dropped, a name becomes 0.0.0.0."""
     try:
