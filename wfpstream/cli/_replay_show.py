@@ -145,12 +145,16 @@ class ProgressBar:
     Args:
         captures: their names.
         shown: there is somebody who looks.
+        clock: monotonic seconds.
     """
 
-    def __init__(self, captures: Sequence[str], shown: bool) -> None:
+    def __init__(
+        self, captures: Sequence[str], shown: bool, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._shown = shown
         self._total = _total_size(captures) if shown else None
-        self._begun = time.monotonic()
+        self._clock = clock
+        self._begun = clock()
         self._bar: Any = None
         self._task: Any = None
 
@@ -165,7 +169,7 @@ class ProgressBar:
 
     def _update(self, position: int) -> None:
         if self._bar is None:
-            if time.monotonic() - self._begun < _PATIENCE:
+            if self._clock() - self._begun < _PATIENCE:
                 return
             self._start()
         self._bar.update(self._task, completed=position)
