@@ -64,6 +64,7 @@ class Tracker:
         self._shard = shard
         self._shards = shards
         self._table: dict[bytes, Place] = {}
+        self._others: set[bytes] = set()  # keys of streams that other shards follow
         self._live: dict[Stream, None] = {}  # in order of appearance
         self._settled: dict[Stream, None] = {}  # over and reported; kept to know their late segments
         self._settle_at = _SETTLE_EVERY
@@ -167,10 +168,19 @@ class Tracker:
             if not reused:
                 return place
             self._retire(stream, OPEN)
+        if key in self._others:
+            return None
         reverse = reversed_key(key)
         if self._shards > 1 and hash_of(key, reverse) % self._shards != self._shard:
+            self._leave_to_others(key, reverse)
             return None
         return self._new_stream(key, reverse, flags, sequence, acknowledgement)
+
+    def _leave_to_others(self, key: bytes, reverse: bytes) -> None:
+        """Another shard follows it; remember so, as long as there are not too many."""
+        if len(self._others) >= self._options.streams:
+            self._others.clear()
+        self._others.update((key, reverse))
 
     def _new_stream(
         self, key: bytes, reverse: bytes, flags: int, sequence: int, acknowledgement: int
