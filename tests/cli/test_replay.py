@@ -408,6 +408,20 @@ def test_an_unreadable_file(capture: Path) -> None:
     assert errors_of(2, capture) == [f"{capture}: Permission denied"]
 
 
+def test_a_link_nobody_knows(capture: Path, tmp_path: Path) -> None:
+    """One line for all of its packets; nothing of it can be read, the others can."""
+    strange = tmp_path / "strange.pcap"
+    whole = capture.read_bytes()
+    strange.write_bytes(whole[:20] + (147).to_bytes(4, "little") + whole[24:])  # LINKTYPE_USER0
+    line = f"{strange}: packet 1: link type 147 is not known"
+    assert errors_of(2, strange) == [line]
+    assert errors_of(1, strange, capture) == [line]
+    assert errors_of(2, strange, strange, "--jobs", "2") == [line, line]
+    code, out, _ = invoke(strange, capture, "--json")
+    assert code == 1
+    assert [record["capture"] for record in json_lines(out)] == [str(capture)]
+
+
 def test_a_capture_cut_anywhere(tmp_path: Path) -> None:
     capture = Capture()
     client, _ = capture.opened()

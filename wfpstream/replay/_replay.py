@@ -26,7 +26,7 @@ from ._player import LATEST_NS, NONE, EngineFactory, Player, addresses_of
 from ._reader import CaptureReader, open_capture
 from ._results import CaptureSummary, DirectionResult, StreamResult
 from ._stream import ACK, SYN, Stream
-from ._tracker import Tracker
+from ._tracker import UNKNOWN_LINK, Tracker
 
 CaptureSource = str | os.PathLike[str] | BinaryIO
 
@@ -99,6 +99,7 @@ class CaptureReplay:
         self.summary.packets = packets
         if packets:
             self._finish()
+            self.summary.unreadable = self.summary.ignored.get(UNKNOWN_LINK) == packets
         if self._reader.problem:
             self.summary.problems.append(self._reader.problem)
         return self.summary

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ._results import CaptureSummary
 
 MAX_REPORTED = 20
+UNKNOWN_LINK = "of an unknown link type"
 _SETTLE_EVERY = 1024
 # So many streams at a time remember their latest segments, to tell a repetition from a different copy.
 _REMEMBERED = 4096
@@ -69,6 +70,7 @@ class Tracker:
         self._settled: dict[Stream, None] = {}  # over and reported; kept to know their late segments
         self._settle_at = _SETTLE_EVERY
         self._number = 0
+        self._strange_links: set[int] = set()
         self._fragments = Fragments()
         self._idle_ns = int(self._options.idle * 1e9)
         self._next_sweep_ns = 0
@@ -127,11 +129,21 @@ class Tracker:
         try:
             packets = inner_packets(link_type, frame)
         except TunnelError as error:
-            self._report(self._summary.notes if known_link else self._summary.problems, str(error))
-            self._summary.ignore("undissectable")
+            self._undissected(link_type, str(error), known_link)
             return
         for packet in packets:
             self._inner(packet, depth + 1)
+
+    def _undissected(self, link_type: int, text: str, known_link: bool) -> None:
+        """A tunnel that is none, or a link nobody here knows: that is told once, and is every packet's fault."""
+        if known_link:
+            self._report(self._summary.notes, text)
+            self._summary.ignore("undissectable")
+            return
+        if link_type not in self._strange_links:
+            self._strange_links.add(link_type)
+            self._report(self._summary.problems, text)
+        self._summary.ignore(UNKNOWN_LINK)
 
     def _report(self, lines: list[str], text: str) -> None:
         if len(lines) < MAX_REPORTED:
