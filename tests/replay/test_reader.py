@@ -40,6 +40,7 @@ from tests.replay.support_captures import (
     shared_captures,
     zipped,
 )
+from tests.support.rights import as_nobody
 from tests.support.system import require
 from wfpstream.replay._reader import CaptureError, CaptureReader, open_capture
 
@@ -405,12 +406,12 @@ def test_a_path_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
         open_capture(tmp_path / "missing\nhere.pcap")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
 def test_a_path_without_the_right_to_read_is_named(tmp_path: Path) -> None:
     path = tmp_path / "secret.pcap"
     path.write_bytes(pcap(RECORDS))
+    open_capture(path).close()
     path.chmod(0)
-    with pytest.raises(CaptureError, match=r"secret\.pcap: Permission denied"):
+    with as_nobody(), pytest.raises(CaptureError, match=r"secret\.pcap: Permission denied"):
         open_capture(path)
 
 
