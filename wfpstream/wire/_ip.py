@@ -115,7 +115,7 @@ def walk_ipv4(frame: Bytes, at: int, end: int, depth: int) -> Walked:
             stop = at + total
             if at + 40 <= start <= stop and start <= end:
                 return _filled(segment, 4, frame, at, at + 20, start, stop, end)
-    return walk_any_ipv4(frame, at, end, depth)
+    return _any_ipv4(frame, at, end, depth)
 
 
 def walk_ipv6(frame: Bytes, at: int, end: int, depth: int) -> Walked:
@@ -158,7 +158,7 @@ def _filled(
     return segment
 
 
-def walk_any_ipv4(frame: Bytes, at: int, end: int, depth: int) -> Walked:
+def _any_ipv4(frame: Bytes, at: int, end: int, depth: int) -> Walked:
     """As `walk_ipv4`, without its short cut."""
     if end - at < 20:
         return malformed("an IPv4 header that is cut")

@@ -1,7 +1,7 @@
 """From a captured frame to the TCP segment in it: `walk` and `walk_ip`, which never raise.
 
-Owns the link layers (Ethernet with VLAN tags and SNAP, Linux cooked 1 and 2, null and loopback, raw IP) and
-the short cut for the frames that nearly all captures consist of. Must not know captures, time or streams.
+Owns the link layers (Ethernet with VLAN tags and SNAP, Linux cooked 1 and 2, null and loopback, raw IP). Must not
+know captures, time or streams.
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ from functools import lru_cache
 from struct import Struct
 from typing import Final
 
-from ._ip import FRAGMENTED, PROTOCOL_TCP, Bytes, walk_any_ipv4, walk_ipv4, walk_ipv6, walk_packet
+from ._ip import Bytes, walk_ipv4, walk_ipv6, walk_packet
 from ._records import (
     SKIP_NOT_IP,
     SKIP_TUNNEL,
     SKIP_UNKNOWN_LINK,
-    Segment,
     Skip,
     Walked,
     malformed,
@@ -68,59 +67,12 @@ _SLL2_TYPES: Final = Struct("!H6xH")
 _ARPHRD_NETLINK = 824
 
 
-# Ethernet, IPv4 without options, TCP.
-_PLAIN: Final = Struct("!12xHBxHxxHxBxx4s4sHHIIBBHxxH")
-_PLAIN_SIZE = 54
-_read_plain = _PLAIN.unpack_from
-_new_segment = Segment.__new__
-
-
 def walk(link_type: int, frame: Bytes) -> Walked:
     """The TCP segment or IP fragment in one captured frame, or why there is none. Never raises.
 
     `link_type` is the LINKTYPE_ number of the capture (tcpdump.org's list), `frame` the captured bytes.
     """
     end = len(frame)
-    if link_type != LINK_ETHERNET or end < _PLAIN_SIZE or frame[12] != 8:  # the upper byte of IPv4's 0x0800
-        return _walk_link(link_type, frame, end)
-    # What nearly all frames of nearly all captures are, read in one step: half the time of the walk by layers,
-    # which decides about everything else.
-    segment = _new_segment(Segment)
-    (
-        ethertype,
-        first,
-        total,
-        spot,
-        protocol,
-        segment.source,
-        segment.destination,
-        segment.source_port,
-        segment.destination_port,
-        segment.sequence,
-        segment.acknowledgement,
-        offset,
-        segment.flags,
-        segment.window,
-        segment.urgent,
-    ) = _read_plain(frame)
-    if ethertype == _ETHERTYPE_IPV4:
-        if first == 0x45 and protocol == PROTOCOL_TCP and not spot & FRAGMENTED:
-            start = 34 + (offset >> 4 << 2)
-            stop = 14 + total
-            if _PLAIN_SIZE <= start <= stop and start <= end:
-                segment.version = 4
-                segment.payload = memoryview(frame)[start:stop]
-                segment.missing = stop - end if stop > end else 0
-                segment._frame = frame
-                segment._ip_at = 14
-                segment._tcp_at = 34
-                return segment
-        return walk_any_ipv4(frame, 14, end, 0)
-    return _no_ip(ethertype)
-
-
-def _walk_link(link_type: int, frame: Bytes, end: int) -> Walked:
-    """Take off the link layer of a frame with `end` bytes."""
     if link_type == LINK_ETHERNET:
         if end < 14:
             return malformed("an Ethernet header that is cut")
