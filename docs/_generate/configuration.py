@@ -32,6 +32,8 @@ _TABLES = (
     ("[policy]", "Policy"),
     ("[engine]", "Engine"),
     ("[verify]", "Verify"),
+    ("[control]", "Control"),
+    ("[transparent]", "Transparent"),
     ("[replay]", "Replay"),
 )
 

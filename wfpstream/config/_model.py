@@ -68,6 +68,27 @@ class Listener(_Table, frozen=True):
     upstream: Annotated[str | None, _one("HOST:PORT to connect to; needed by mode reverse")] = None
     local: Annotated[Side | None, _one("which side is the local host; absent: as [proxy] says")] = None
     nodelay: Annotated[bool, _one("the local leg counts as one with TCP_NODELAY (IND-6)")] = False
+    keep_client_address: Annotated[
+        bool, _one("mode tproxy: connect to the upstream from the client's address")
+    ] = False
+    keep_port: Annotated[
+        bool, _one("with keep_client_address: from the client's port as well, not from any free one")
+    ] = False
+    accept_proxy: Annotated[
+        Text | None,
+        _one(
+            "addresses or networks whose connections begin with a PROXY header (v1 or v2); others are refused"
+        ),
+    ] = None
+    send_proxy: Annotated[
+        Literal["off", "v1", "v2"], _one("begin the connection to the upstream with a PROXY header")
+    ] = "off"
+    allow_destinations: Annotated[
+        Text | None, _one("addresses or networks that connections may go to; absent: any but those denied")
+    ] = None
+    deny_destinations: Annotated[
+        Text | None, _one("addresses or networks that connections may not go to; they are closed")
+    ] = None
 
 
 class Proxy(_Table, frozen=True):
@@ -235,6 +256,42 @@ class Verify(_Table, frozen=True):
     callback_budget: Annotated[Time, _time("how long a callback may take")] = "10ms"
 
 
+class Control(_Table, frozen=True):
+    """`[control]`: the Unix socket of `wfpstream ctl`."""
+
+    socket: Annotated[
+        str | None, _one('its path, or "off"; absent: one per process in the user\'s run-time folder')
+    ] = None
+
+
+class Transparent(_Table, frozen=True):
+    """`[transparent]`: what `run --transparent` intercepts for the redirect or tproxy listener."""
+
+    name: Annotated[
+        str,
+        Meta(
+            pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,31}$",
+            description="the name of our nft table and of the undo record",
+            extra={"expected": "up to 32 letters, digits, '_' and '-', a letter first"},
+        ),
+    ] = "wfpstream"
+    ports: Annotated[Ports | None, _one("destination ports taken; absent: all")] = None
+    scope: Annotated[
+        Literal["local", "forward", "both"] | None,
+        _one("connections made on this machine, forwarded through it, or both; absent: all the mode can"),
+    ] = None
+    exempt_uid: Annotated[
+        Annotated[int, Meta(ge=0)] | None, _one("a user whose connections are left alone")
+    ] = None
+    only_uid: Annotated[
+        Annotated[int, Meta(ge=0)] | None, _one("the only user whose connections are taken")
+    ] = None
+    only_cgroup: Annotated[
+        str | None, _one("the only control group (v2 path) whose connections are taken")
+    ] = None
+    interface: Annotated[str | None, _one("the only interface where forwarded connections are taken")] = None
+
+
 class Replay(_Table, frozen=True):
     """`[replay]`: how captures are read; `run` has no use for it."""
 
@@ -272,6 +329,8 @@ class Config(_Table, frozen=True):
     policy: Policy = field(default_factory=Policy)
     engine: Engine = field(default_factory=Engine)
     verify: Verify = field(default_factory=Verify)
+    control: Control = field(default_factory=Control)
+    transparent: Transparent = field(default_factory=Transparent)
     replay: Replay = field(default_factory=Replay)
 
 

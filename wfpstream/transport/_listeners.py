@@ -40,6 +40,10 @@ class ListenerSpec:
         upstream_host, upstream_port: where accepted connections go; an address or a name.
         local: which side is WFP's local host, "client" or "server".
         nodelay: the local leg counts as one with TCP_NODELAY: SEND_NODELAY is set (IND-6).
+        keep_client: tproxy: connect to the upstream from the client's address; `keep_port`: and from its port.
+        accept_proxy: networks trusted to begin a connection with a PROXY header; empty: none is expected.
+        send_proxy: version of the PROXY header for the upstream; 0: none.
+        allow, deny: networks that destinations must, or must not, lie in; an empty `allow` is any.
     """
 
     name: str = ""
@@ -50,6 +54,12 @@ class ListenerSpec:
     upstream_port: int = 0
     local: str = "client"
     nodelay: bool = False
+    keep_client: bool = False
+    keep_port: bool = False
+    accept_proxy: tuple[str, ...] = ()
+    send_proxy: int = 0
+    allow: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.mode != "reverse":
