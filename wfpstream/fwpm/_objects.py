@@ -67,6 +67,10 @@ class Table(Generic[EntryT]):
         self._shared = True
         return Table(self._entries, shared=True)
 
+    def same_storage(self, other: Table[EntryT]) -> bool:
+        """Neither was written to since one was forked from the other: they hold the same objects."""
+        return self._entries is other._entries
+
     def get(self, key: UUID | None) -> EntryT | None:
         return None if key is None else self._entries.get(key)
 
@@ -118,7 +122,7 @@ class Tables:
 
     def in_use(self, target: Entry[Any]) -> bool:
         """Some object names this one (OBJ-5)."""
-        return any(target in entry.names for table in self._all() for entry in table)
+        return any(target in entry.names for table in self.by_type() for entry in table)
 
     def discard_owned_by(self, owner: object) -> None:
         """Removes every object of a dynamic session; nothing that stays can name one of them (OBJ-4)."""
@@ -129,11 +133,12 @@ class Tables:
         self._discard(lambda entry: not entry.builtin)
 
     def _discard(self, chosen: Callable[[Entry[Any]], bool]) -> None:
-        for table in self._all():
+        for table in self.by_type():
             for entry in [entry for entry in table if chosen(entry)]:
                 table.remove(entry)
 
-    def _all(self) -> tuple[Table[Any], ...]:
+    def by_type(self) -> tuple[Table[Any], ...]:
+        """Every table; one whose objects name others before the tables of those they name."""
         return (self.filters, self.callouts, self.sub_layers, self.provider_contexts, self.providers)
 
 

@@ -114,7 +114,7 @@ class Session:
         return NtStatus.STATUS_PENDING
 
     def _begin(self) -> None:
-        self._transaction = self._store.begin_explicit()
+        self._transaction = self._store.begin_explicit(self)
 
     def transaction_commit(self) -> NtStatus:
         """FwpmTransactionCommit0.
@@ -315,7 +315,7 @@ class Session:
             return self._told(call, NtStatus.STATUS_FWP_TIMEOUT, "MGMT-3"), nothing
         if explicit is not None and explicit.read_only:
             return self._told(call, NtStatus.STATUS_FWP_INCOMPATIBLE_TXN, "MGMT-3"), nothing
-        transaction = explicit or self._store.begin_implicit()
+        transaction = explicit or self._store.begin_implicit(self)
         try:
             result = body(transaction)
         except FwpError as error:

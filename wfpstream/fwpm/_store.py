@@ -12,6 +12,7 @@ from typing import Final
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 from wfpstream.fwp import NtStatus
+from wfpstream.fwpm._changes import ChangeFeed
 from wfpstream.fwpm._compile import compile_filter_set
 from wfpstream.fwpm._keys import SUBLAYER_INSPECTION, SUBLAYER_UNIVERSAL, ZERO_KEY
 from wfpstream.fwpm._objects import Entry, FilterEntry, Tables
@@ -42,6 +43,7 @@ class Store:
         self.run_time = run_time
         self.committed = _built_in_tables()
         self.lock = WriteLock(run_time)
+        self.changes = ChangeFeed(run_time)
         # The explicit transaction that holds the lock: a forced removal has to reach it too.
         self._open: Transaction | None = None
         self._generation = 0
@@ -60,13 +62,13 @@ class Store:
         """OBJ-6: a zero key is replaced. Generated from `order`, so that a replay gives the same keys."""
         return key if key != ZERO_KEY else uuid5(NAMESPACE_URL, f"urn:wfpstream:object:{order}")
 
-    def begin_explicit(self) -> Transaction:
+    def begin_explicit(self, author: object) -> Transaction:
         """The write transaction of whoever has the lock."""
-        self._open = Transaction(self.committed.fork(), explicit=True)
+        self._open = Transaction(self.committed.fork(), explicit=True, author=author)
         return self._open
 
-    def begin_implicit(self) -> Transaction:
-        return Transaction(self.committed.fork(), explicit=False)
+    def begin_implicit(self, author: object) -> Transaction:
+        return Transaction(self.committed.fork(), explicit=False, author=author)
 
     def begin_read_only(self) -> Transaction:
         """A snapshot: needs no lock, and sees nothing of later commits (MGMT-2)."""
@@ -81,6 +83,7 @@ class Store:
         if any(self.busy(entry) for entry in transaction.deleted):
             return NtStatus.STATUS_FWP_IN_USE
         if not transaction.read_only:
+            self.changes.record(self.committed, transaction.tables, transaction.author)
             self.committed = transaction.tables
         if transaction.recompile:
             self._install()
@@ -88,6 +91,7 @@ class Store:
         if transaction.explicit:
             self._notify_post_commit(transaction)
             self._close(transaction)
+        self.changes.deliver()
         return NtStatus.STATUS_SUCCESS
 
     def abort(self, transaction: Transaction) -> None:
@@ -111,18 +115,21 @@ class Store:
         filters = tuple(filters)
         for entry in filters:
             self.busy(entry)
-        before = self._size()
+        before = self.committed.fork()
         discard(self.committed)
+        self.changes.record(before, self.committed)
         if self._open is not None:
             discard(self._open.tables)
             self._open.deleted = [entry for entry in self._open.deleted if entry not in filters]
-        if self._size() != before:
+        if self._concerns_run_time(before):
             self._install()
         self._notify_deleted(filters)
+        self.changes.deliver()
 
-    def _size(self) -> tuple[int, int]:
-        """Changes when a removal concerns the run time."""
-        return len(self.committed.filters), len(self.committed.callouts)
+    def _concerns_run_time(self, before: Tables) -> bool:
+        """Filters or callouts are not what they were."""
+        now = self.committed
+        return not (now.filters.same_storage(before.filters) and now.callouts.same_storage(before.callouts))
 
     def _close(self, transaction: Transaction) -> None:
         if not transaction.read_only:

@@ -16,10 +16,14 @@ from wfpstream.fwpm._runtime import RunTime, Timer
 class Transaction:
     """A fork of the tables and what was done to it; explicit, or implicit around one call (MGMT-1)."""
 
-    __slots__ = ("added", "deleted", "explicit", "read_only", "recompile", "tables")
+    __slots__ = ("added", "author", "deleted", "explicit", "read_only", "recompile", "tables")
 
-    def __init__(self, tables: Tables, *, explicit: bool, read_only: bool = False) -> None:
+    def __init__(
+        self, tables: Tables, *, explicit: bool, read_only: bool = False, author: object | None = None
+    ) -> None:
         self.tables = tables
+        # The session whose transaction it is: it does not hear of its own changes.
+        self.author = author
         self.explicit = explicit
         self.read_only = read_only
         # In order of the calls; a filter added and deleted again is in both.

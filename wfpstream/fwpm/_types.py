@@ -21,6 +21,13 @@ class SessionFlags(IntFlag):
     DYNAMIC = 0x0000_0001
 
 
+class ChangeType(IntEnum):
+    """FWPM_CHANGE_TYPE: what happened to an object."""
+
+    ADD = 1
+    DELETE = 2
+
+
 class TransactionFlags(IntFlag):
     """FWPM_TXN_* (Win32 metadata)."""
 
