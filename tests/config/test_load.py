@@ -54,8 +54,8 @@ on_limit = "drp"
         "f.toml:13: limits.flows: expected a whole number, got -1",
         'f.toml:15: policy.on_limit: expected one of "drop", "permit", "bypass", got "drp"; '
         'did you mean "drop"?',
-        "f.toml:16: foo: unknown key; known: callout, engine, filter, limits, policy, proxy, replay, rule, "
-        "sublayer, timeouts, verify",
+        "f.toml:16: foo: unknown key; known: callout, control, engine, filter, limits, policy, proxy, replay, "
+        "rule, sublayer, timeouts, transparent, verify",
     ]
 
 
