@@ -1,22 +1,22 @@
 """A session: the Fwpm* calls, one method each (REG-10).
 
-Owns its open transaction, its ticket, and how a call runs: refused, in the explicit transaction, or in an
-implicit one. Must not know the checks of single calls nor how a commit is carried out.
+Owns the list of calls, the beginning and the end of its transactions, and its own end. Must not know the checks of
+single calls nor how a commit is carried out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TypeVar
 from uuid import UUID
 
-from wfpstream.fwp import FwpError, NtStatus, uint64
+from wfpstream.fwp import NtStatus, uint64
 from wfpstream.fwpm import _adding, _filters
+from wfpstream.fwpm._calls import Calls
 from wfpstream.fwpm._compile import evaluation_order
-from wfpstream.fwpm._objects import CalloutEntry, EntryT, FilterEntry, RecordT, Table, Tables
+from wfpstream.fwpm._objects import CalloutEntry, FilterEntry, Tables
 from wfpstream.fwpm._store import Store
-from wfpstream.fwpm._transaction import Ticket, Transaction
+from wfpstream.fwpm._transaction import Ticket
 from wfpstream.fwpm._types import (
     Callout,
     CalloutFlags,
@@ -30,20 +30,8 @@ from wfpstream.fwpm._types import (
 
 _SUCCESS = NtStatus.STATUS_SUCCESS
 
-T = TypeVar("T")
 
-
-# Which rule speaks of the refusals of a family of calls; the first prefix that fits.
-_RULES = {
-    "FwpmTransaction": "MGMT-1",
-    "FwpmFilterAdd": "MGMT-4",
-    "FwpmFilterDelete": "MGMT-13",
-    "FwpmCalloutDelete": "MGMT-15",
-    "FwpmProviderContext": "MGMT-17",
-}
-
-
-class Session:
+class Session(Calls):
     """An engine handle (OBJ-1), made by `Management.engine_open`.
 
     Calls with a status only return their NtStatus, the others (NtStatus, value); a refused call never raises,
@@ -54,21 +42,10 @@ class Session:
     """
 
     def __init__(self, store: Store, flags: int, txn_wait_timeout: float) -> None:
+        super().__init__(store, dynamic=bool(flags & SessionFlags.DYNAMIC))
         self.flags = flags
         self.txn_wait_timeout = txn_wait_timeout
         self.ticket: Ticket | None = None
-        self._store = store
-        self._transaction: Transaction | None = None
-        self._ended: NtStatus | None = None
-
-    @property
-    def dynamic(self) -> bool:
-        """Its objects die with it (OBJ-2)."""
-        return bool(self.flags & SessionFlags.DYNAMIC)
-
-    @property
-    def is_open(self) -> bool:
-        return self._ended is None
 
     # -- session and transaction
 
@@ -288,85 +265,6 @@ class Session:
     def _filter_delete(self, call: str, find: Callable[[Tables], FilterEntry | None]) -> NtStatus:
         busy = self._store.busy
         return self._write(call, lambda txn: _adding.delete_filter(txn, find(txn.tables), busy))
-
-    # -- how a call runs
-
-    def _refused(self, call: str) -> NtStatus | None:
-        """IRQ-3 first, then a handle whose session has ended."""
-        status = self._store.run_time.passive_call_refused(call)
-        if status is not None:
-            return self._told(call, NtStatus(status), "IRQ-3")
-        return None if self._ended is None else self._told(call, self._ended, "OBJ-1")
-
-    def _told(self, call: str, status: NtStatus, rule: str | None = None) -> NtStatus:
-        """VRF-6: a refusal is an event with the rule that decided it."""
-        if status is not NtStatus.STATUS_SUCCESS:
-            family = next((r for prefix, r in _RULES.items() if call.startswith(prefix)), "OBJ-7")
-            self._store.run_time.refused(call, status, rule or family)
-        return status
-
-    def _change(self, call: str, body: Callable[[Transaction], T], nothing: T) -> tuple[NtStatus, T]:
-        """Runs a write in the explicit or an implicit transaction (MGMT-1); `nothing` goes with a refusal."""
-        refused = self._refused(call)
-        if refused is not None:
-            return refused, nothing
-        explicit = self._transaction
-        if explicit is None and not self._store.lock.free:
-            return self._told(call, NtStatus.STATUS_FWP_TIMEOUT, "MGMT-3"), nothing
-        if explicit is not None and explicit.read_only:
-            return self._told(call, NtStatus.STATUS_FWP_INCOMPATIBLE_TXN, "MGMT-3"), nothing
-        transaction = explicit or self._store.begin_implicit(self)
-        try:
-            result = body(transaction)
-        except FwpError as error:
-            return self._told(call, error.status), nothing
-        return (
-            _SUCCESS if explicit is not None else self._told(call, self._store.commit(transaction))
-        ), result
-
-    def _write(self, call: str, body: Callable[[Transaction], object]) -> NtStatus:
-        return self._change(call, body, None)[0]
-
-    def _add(
-        self,
-        call: str,
-        kind: type[RecordT],
-        record: RecordT,
-        add: Callable[[Store, Transaction, object | None, RecordT], int],
-    ) -> tuple[NtStatus, int]:
-        if not isinstance(record, kind):
-            raise TypeError(f"{call} takes a fwpm.{kind.__name__}, not {type(record).__name__}")
-        owner = self if self.dynamic else None
-        return self._change(call, lambda txn: add(self._store, txn, owner, record), 0)
-
-    def _delete(
-        self, call: str, choose: Callable[[Tables], Table[EntryT]], key: UUID, missing: NtStatus
-    ) -> NtStatus:
-        return self._write(call, lambda txn: _adding.delete(txn, choose(txn.tables), key, missing))
-
-    def _visible(self) -> Tables:
-        return self._store.committed if self._transaction is None else self._transaction.tables
-
-    def _get(
-        self,
-        call: str,
-        find: Callable[[Tables], EntryT | None],
-        missing: NtStatus,
-        read: Callable[[EntryT], RecordT],
-    ) -> tuple[NtStatus, RecordT | None]:
-        refused = self._refused(call)
-        if refused is not None:
-            return refused, None
-        entry = find(self._visible())
-        if entry is None:
-            return self._told(call, missing), None
-        return _SUCCESS, read(entry)
-
-    def _enum(self, call: str, read: Callable[[Tables], list[RecordT]]) -> tuple[NtStatus, list[RecordT]]:
-        refused = self._refused(call)
-        if refused is not None:
-            return refused, []
-        return _SUCCESS, read(self._visible())
 
 
 def find_filter(tables: Tables, filter_id: int) -> FilterEntry | None:
