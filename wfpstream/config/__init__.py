@@ -11,7 +11,12 @@ from wfpstream.config._callout_text import CalloutText, parse_callout
 from wfpstream.config._errors import ConfigError, Problem
 from wfpstream.config._load import LoadedConfig, load_config, parse_config
 from wfpstream.config._model import Config, Listener, config_schema
-from wfpstream.config._settings import engine_options, replay_settings
+from wfpstream.config._settings import (
+    engine_options,
+    listener_settings,
+    replay_settings,
+    transparent_settings,
+)
 
 __all__ = [
     "CalloutText",
@@ -24,10 +29,12 @@ __all__ = [
     "config_schema",
     "engine_options",
     "format_address",
+    "listener_settings",
     "load_config",
     "parse_address",
     "parse_callout",
     "parse_config",
     "parse_mode",
     "replay_settings",
+    "transparent_settings",
 ]

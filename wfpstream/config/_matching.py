@@ -9,10 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from wfpstream.config._addresses import parse_address
 from wfpstream.config._conditions import condition_value, is_range
 from wfpstream.config._errors import KeyPath, Problem, did_you_mean
-from wfpstream.config._model import Condition, Listener, When
+from wfpstream.config._model import Condition, When
 from wfpstream.fwp import FwpValue, MatchType
 from wfpstream.fwpm import CONDITION_KEYS, FilterCondition, Layer, find_field
 
@@ -72,34 +71,6 @@ def wanted_by_filter(conditions: Sequence[Condition], path: KeyPath) -> list[Wan
         )
         for index, condition in enumerate(conditions)
     ]
-
-
-def check_addresses(listeners: Sequence[Listener]) -> list[Problem]:
-    """Listeners that cannot be opened as they are written."""
-    problems: list[Problem] = []
-    names: set[str] = set()
-    for index, listener in enumerate(listeners):
-        path: KeyPath = ("proxy", "listener", index)
-        if listener.name and listener.name in names:
-            problems.append(Problem((*path, "name"), f'there is a listener "{listener.name}" already'))
-        names.add(listener.name)
-        problems += _check_address((*path, "listen"), listener.listen, default_host="127.0.0.1")
-        if listener.upstream is not None:
-            problems += _check_address((*path, "upstream"), listener.upstream)
-        if (listener.upstream is not None) != (listener.mode == "reverse"):
-            what = "needs an upstream, HOST:PORT" if listener.mode == "reverse" else "takes no upstream"
-            problems.append(Problem(path, f"mode {listener.mode} {what}"))
-    return problems
-
-
-def _check_address(path: KeyPath, text: str, default_host: str | None = None) -> list[Problem]:
-    try:
-        _, port = parse_address(text, default_host=default_host)
-        if port == 0 and default_host is None:
-            raise ValueError("expected a port from 1 to 65535, got 0")
-    except ValueError as error:
-        return [Problem(path, str(error))]
-    return []
 
 
 def check_listeners(wanted: Iterable[Wanted], listeners: Sequence[str] | None) -> list[Problem]:

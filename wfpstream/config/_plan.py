@@ -16,11 +16,11 @@ from uuid import UUID, uuid5
 from wfpstream.callouts import OptionError, UnknownCalloutError, create_callout
 from wfpstream.config._callout_text import CalloutText, parse_callout
 from wfpstream.config._errors import ConfigError, KeyPath, Problem, did_you_mean
+from wfpstream.config._listening import check_listening
 from wfpstream.config._load import LoadedConfig
 from wfpstream.config._matching import (
     Invalid,
     Wanted,
-    check_addresses,
     check_listeners,
     conditions_at,
     wanted_by_filter,
@@ -106,7 +106,7 @@ def make_plan(loaded: LoadedConfig, callouts: Sequence[CalloutText] = ()) -> Pla
     """
     planner = _Planner(loaded)
     config = loaded.config
-    planner.problems += check_addresses(config.proxy.listener)
+    planner.problems += check_listening(config)
     for text in callouts:
         planner.attempt(planner.add_command_line, text)
     for index, sub_layer in enumerate(config.sublayer):

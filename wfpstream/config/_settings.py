@@ -1,6 +1,6 @@
-"""From the sections `[limits] [timeouts] [policy] [engine] [verify]` to the engine's options, `[replay]` to values.
+"""From the sections of the file to plain values: for the engine, replay, listeners and interception.
 
-The Structs and the options have the same names, so this owns only the units.
+The Structs and the options have the same names, so this owns only the units, and the names that others use.
 """
 
 from __future__ import annotations
@@ -11,13 +11,16 @@ from typing import Any
 import msgspec
 
 from wfpstream.callouts import parse_size, parse_time
-from wfpstream.config._model import Config, Timeouts
+from wfpstream.config._addresses import parse_address
+from wfpstream.config._listening import parse_networks, parse_ports
+from wfpstream.config._model import Config, Listener, Timeouts
 from wfpstream.engine import EngineOptions
 
 _SIZES = ("unsent", "injected", "pended", "taken", "deferred", "need_more_data", "per_flow", "total")
 _REPLAY_SIZES = ("ahead", "ahead_total")
 _REPLAY_TIMES = ("idle", "linger")
 _VERIFY_TIMES = ("grace", "clone_age", "callback_budget")
+_PROXY_HEADER_VERSIONS = {"off": 0, "v1": 1, "v2": 2}
 
 
 def engine_options(config: Config) -> EngineOptions:
@@ -39,6 +42,42 @@ def replay_settings(config: Config) -> dict[str, Any]:
     for name in _REPLAY_TIMES:
         settings[name] = parse_time(settings[name])
     return {**settings, "local": config.proxy.local}
+
+
+def listener_settings(listener: Listener, local: str) -> dict[str, Any]:
+    """One listener of a configuration that was checked: arguments for the transport's `ListenerSpec`.
+
+    Args:
+        listener: the listener.
+        local: `[proxy] local`, for a listener that does not say its own.
+    """
+    host, port = parse_address(listener.listen, default_host="127.0.0.1")
+    upstream_host, upstream_port = parse_address(listener.upstream) if listener.upstream else ("", 0)
+    return {
+        "name": listener.name,
+        "mode": listener.mode,
+        "host": host,
+        "port": port,
+        "upstream_host": upstream_host,
+        "upstream_port": upstream_port,
+        "local": listener.local or local,
+        "nodelay": listener.nodelay,
+        "keep_client": listener.keep_client_address,
+        "keep_port": listener.keep_port,
+        "accept_proxy": parse_networks(listener.accept_proxy),
+        "send_proxy": _PROXY_HEADER_VERSIONS[listener.send_proxy],
+        "allow": parse_networks(listener.allow_destinations),
+        "deny": parse_networks(listener.deny_destinations),
+    }
+
+
+def transparent_settings(config: Config) -> dict[str, Any]:
+    """`[transparent]` of a configuration that was checked, for an `Interception`; the rest is the listener's.
+
+    `redirect_ports` has ports and (low, high) ranges, empty for all; `scope` None is all that the mode can.
+    """
+    settings = msgspec.structs.asdict(config.transparent)
+    return {"redirect_ports": parse_ports(settings.pop("ports")), **settings}
 
 
 def _apply(
