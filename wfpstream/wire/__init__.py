@@ -1,10 +1,17 @@
-"""Floor 0: formats without I/O: the walk from a captured frame to its TCP segment, and the writing of captures."""
+"""Floor 0: formats without I/O: from a captured frame to its TCP segment, the writing of captures, PROXY headers."""
 
 from __future__ import annotations
 
 from ._capture import pcap_header, pcap_record, pcapng_header, pcapng_record
 from ._checksum import internet_checksum
 from ._plain import plain_tcp
+from ._proxy_protocol import (
+    MAX_PROXY_HEADER,
+    ProxyHeader,
+    ProxyHeaderError,
+    build_proxy_header,
+    parse_proxy_header,
+)
 from ._records import (
     SKIP_MALFORMED,
     SKIP_NOT_IP,
@@ -39,6 +46,7 @@ __all__ = [
     "LINK_RAW",
     "LINK_SLL",
     "LINK_SLL2",
+    "MAX_PROXY_HEADER",
     "SKIP_MALFORMED",
     "SKIP_NOT_IP",
     "SKIP_NOT_TCP",
@@ -46,11 +54,15 @@ __all__ = [
     "SKIP_UNKNOWN_LINK",
     "Fragment",
     "FrameMaker",
+    "ProxyHeader",
+    "ProxyHeaderError",
     "Segment",
     "Skip",
     "Walked",
+    "build_proxy_header",
     "handshake_options",
     "internet_checksum",
+    "parse_proxy_header",
     "pcap_header",
     "pcap_record",
     "pcapng_header",
