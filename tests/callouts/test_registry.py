@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 import sys
 from dataclasses import asdict
@@ -18,6 +19,7 @@ from wfpstream.callouts import (
     StreamEdit,
     UnknownCalloutError,
     _registry,
+    code_digest,
     create_callout,
     describe_callout,
     find_callout,
@@ -137,6 +139,33 @@ def test_a_file_that_fails_while_it_runs_is_named(tmp_path: Path) -> None:
     path.write_text("raise RuntimeError('two\\nlines')\n")
     with pytest.raises(UnknownCalloutError, match=r"bad\.py:Thing': RuntimeError: two lines$"):
         find_callout(f"{path}:Thing")
+
+
+def test_a_file_that_was_changed_is_read_anew(file: Path) -> None:
+    """Also within one second, and to a text of the same length: no cached form of it is used."""
+    name = f"{file}:Mine"
+    old, before = find_callout(name), code_digest(name)
+    stamp = file.stat()
+    file.write_text(file.read_text().replace("depth: int = 3", "depth: int = 4"))
+    os.utime(file, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert file.stat().st_size == stamp.st_size
+    assert [vars(cls())["depth"] for cls in (old, find_callout(name))] == [3, 4]
+    assert code_digest(name) != before
+    assert not (file.parent / "__pycache__").exists()
+
+
+def test_a_file_that_has_become_unusable_leaves_the_earlier_code_in_place(file: Path) -> None:
+    cls = find_callout(f"{file}:Mine")
+    module = sys.modules[cls.__module__]
+    file.write_text("raise ValueError('not yet')")
+    with pytest.raises(UnknownCalloutError, match="not yet"):
+        find_callout(f"{file}:Mine")
+    assert sys.modules[cls.__module__] is module
+
+
+@pytest.mark.parametrize("name", ["monitor", "package.module:Class", "./gone.py:Mine", "gone.py", ""])
+def test_only_a_file_has_a_digest(name: str) -> None:
+    assert code_digest(name) == ""
 
 
 def test_a_file_that_is_no_callout_is_refused(file: Path) -> None:

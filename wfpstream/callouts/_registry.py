@@ -7,6 +7,7 @@ Owns the three forms of a name (`NAME`, `package.module:Class`, `./file.py:Class
 from __future__ import annotations
 
 import difflib
+import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -15,9 +16,10 @@ import stat
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.machinery import SourceFileLoader
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 
 from wfpstream.fwps import Callout
 
@@ -103,6 +105,20 @@ def find_callout(name: str) -> type[Callout]:
     if place.endswith(".py") or "/" in place:
         return _checked(_load_file(name), name)
     return _checked(_load_module(name, trusted=False), name)
+
+
+def code_digest(name: str) -> str:
+    """SHA-256, in hex, of the file that `./file.py:Class` names; empty for any other name, or without such a file.
+
+    It tells whether the code has changed since. What the file imports does not count.
+    """
+    place, colon, _ = name.rpartition(":")
+    if not colon or not (place.endswith(".py") or "/" in place):
+        return ""
+    try:
+        return hashlib.sha256(Path(place).expanduser().read_bytes()).hexdigest()
+    except OSError:
+        return ""
 
 
 def list_callouts() -> list[CalloutInfo]:
@@ -202,18 +218,29 @@ def _load_file(name: str) -> object:
         raise UnknownCalloutError(f"cannot load {name!r}: {_one_line(error)}") from error
 
 
+class _NoCache(SourceFileLoader):
+    """Compiles the file as it is now: a cached form is told from an older one by its second and size only."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
 def _execute(file: Path) -> ModuleType:
     module_name = f"wfpstream_file_{file.stem}_{abs(hash(str(file))):x}"
-    spec = importlib.util.spec_from_file_location(module_name, file)
+    loader = _NoCache(module_name, str(file))
+    spec = importlib.util.spec_from_file_location(module_name, file, loader=loader)
     if spec is None or spec.loader is None:
         raise ImportError("not a Python file")
     module = importlib.util.module_from_spec(spec)
+    before = sys.modules.get(module_name)
     # Where dataclasses, pickle and typing look a class's module up.
     sys.modules[module_name] = module
     try:
         spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[module_name]
+        if before is not None:
+            sys.modules[module_name] = before  # its classes are at work
         raise
     return module
 
