@@ -28,6 +28,7 @@ from wfpstream.fwps import (
     Worker,
 )
 from wfpstream.transport import ListenerSpec, Proxy, serve_proxy
+from wfpstream.transport._sockets import original_destination
 
 P = ParamSpec("P")
 
@@ -327,20 +328,36 @@ async def live(
     upstream_port: int | None = None,
     bound: socket.socket | None = None,
     quiet: bool = True,
+    mark: int = 0,
+    original: Callable[[socket.socket], tuple[str, int] | None] = original_destination,
+    resolver: trio.abc.HostnameResolver | None = None,
+    **fields: Any,
 ) -> AsyncIterator[Live]:
-    """Run a proxy; at the end every flow must be gone, accounted for, and (`quiet`) nothing complained of."""
+    """Run a proxy; at the end every flow must be gone, accounted for, and (`quiet`) nothing complained of.
+
+    `fields` are further ones of the listener; `original` stands in for what the kernel says of a redirected socket.
+    """
+    if resolver is not None:
+        trio.socket.set_custom_hostname_resolver(resolver)
     engine = make_engine(*callouts, options=options)
-    upstream = await listening(host)
+    upstream = await listening("127.0.0.1" if host == "0.0.0.0" else host)
     run = Live(engine, upstream)
     engine.add_sink(run.events)
     port = upstream_port or upstream.getsockname()[1]
-    spec = ListenerSpec(
-        name="web", host=host, upstream_host=upstream_host or host, upstream_port=port, local=local
-    )
+    if fields.get("mode", "reverse") == "reverse":
+        fields |= {"upstream_host": upstream_host or host, "upstream_port": port}
+    spec = ListenerSpec(**({"name": "web", "host": host, "local": local} | fields))
 
     async def serve(task_status: trio.TaskStatus[Proxy]) -> None:
         await serve_proxy(
-            engine, [spec], bound=[bound], grace=0.0, log=run.lines.append, task_status=task_status
+            engine,
+            [spec],
+            bound=[bound],
+            grace=0.0,
+            log=run.lines.append,
+            mark=mark,
+            original=original,
+            task_status=task_status,
         )
 
     try:

@@ -262,7 +262,14 @@ async def test_an_address_in_use_is_named_and_nothing_stays_open() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"mode": "bridge"}, "mode 'bridge' is not supported"),
+        ({"mode": "bridge"}, "mode is 'reverse', 'redirect' or 'tproxy', not 'bridge'"),
+        ({"mode": "redirect"}, "mode redirect has no upstream"),
+        ({"keep_client": True}, "only mode tproxy can keep the client's address"),
+        ({"keep_port": True}, "keep_port is for a listener that keeps the address"),
+        ({"send_proxy": 3}, "send_proxy is 0, 1 or 2, not 3"),
+        ({"accept_proxy": ("10.0.0.0/33",)}, "'10.0.0.0/33' is neither an address nor a network"),
+        ({"allow": ("web.example",)}, "'web.example' is neither an address nor a network"),
+        ({"deny": ("",)}, "'' is neither an address nor a network"),
         ({"local": "left"}, "local is 'client' or 'server', not 'left'"),
         ({"upstream_host": ""}, "needs an upstream"),
         ({"upstream_port": 0}, "needs an upstream"),

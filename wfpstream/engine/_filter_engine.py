@@ -161,6 +161,10 @@ class FilterEngine:
         """A connection was accepted: classify the layers before the upstream connect (LAY-11, LAY-12)."""
         return self.fwps.connections.request(endpoints)
 
+    def connection_refused(self, endpoints: Endpoints, reason: str) -> None:
+        """The driver refused an accepted connection by a rule of its own; nobody is asked, the event says why."""
+        self.fwps.connections.refuse(endpoints, reason)
+
     def flow_established(self, attempt: Attempt, endpoints: Endpoints | None = None) -> Flow | None:
         """The upstream is connected. None when FLOW_ESTABLISHED blocked it: reset both legs (LAY-6)."""
         return self.fwps.establisher.establish(attempt, endpoints or attempt.endpoints)

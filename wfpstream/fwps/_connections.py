@@ -102,12 +102,20 @@ class Connections:
         if attempt.over:
             return
         attempt.over = True
+        self._emit_failed(attempt.endpoints, reason)
+
+    def refuse(self, endpoints: Endpoints, reason: str) -> None:
+        """The driver does not let this connection go anywhere: no layer is asked about it."""
+        self._emit_failed(endpoints, reason)
+        self.core.deliver_events()
+
+    def _emit_failed(self, endpoints: Endpoints, reason: str) -> None:
         if self.core.sinks:
             self.core.emit(
                 "connect_failed",
                 None,
-                listener=attempt.endpoints.listener,
-                client=list(attempt.endpoints.client),
+                listener=endpoints.listener,
+                client=list(endpoints.client),
                 reason=reason,
             )
 

@@ -7,35 +7,56 @@ not know how bytes are relayed, nor who listens.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import trio
 
+from ._destinations import Rejected
 from ._flow_driver import FlowDriver
 from ._sides import SocketSide
 from ._sockets import drain_then_close, reset_now
-from ._upstream import Address, ConnectError, connect, resolve
+from ._upstream import Address, Before, ConnectError, connect, resolve
 
 if TYPE_CHECKING:
     from wfpstream.engine import Attempt
 
     from ._hub import Hub
 
-__all__ = ["Connection", "decided", "while_alive"]
+__all__ = ["Connection", "Route", "decided", "while_alive"]
 
 # A client that was told "no" by a FIN may take this long to close its own side (LAY-21).
 COURTESY = 2.0
+
+
+@dataclass
+class Route:
+    """How a connection gets to its upstream.
+
+    Attributes:
+        requested: where the client asked to go, resolved; empty if the name of the upstream cannot be.
+        reason: why `requested` is empty.
+        allowed: those of some addresses that may be connected to, told whether a callout chose them; raises
+            Rejected when none may.
+        before: gets the upstream's socket before it connects.
+        greet: gets it when it is connected, and seconds to spend; sends what comes before the stream.
+    """
+
+    requested: Sequence[Address]
+    reason: str
+    allowed: Callable[[Sequence[Address], bool], Sequence[Address]]
+    before: Before
+    greet: Callable[[socket.socket, float], Awaitable[None]] | None = None
 
 
 class Connection:
     """One accepted connection on its way to a flow. `await run()` is all; the socket is closed afterwards.
 
     Args:
-        requested: where the client asked to go, resolved; empty if the name of the upstream cannot be.
-        reason: why `requested` is empty.
         log: takes one line for people.
+        note: takes why the connection may not go where it is going.
     """
 
     def __init__(
@@ -43,16 +64,16 @@ class Connection:
         hub: Hub,
         client: socket.socket,
         attempt: Attempt,
-        requested: Sequence[Address],
-        reason: str,
+        route: Route,
         log: Callable[[str], object],
+        note: Callable[[Rejected], object],
     ) -> None:
         self._hub = hub
         self._client = client
         self._attempt = attempt
-        self._requested = requested
-        self._reason = reason
+        self._route = route
         self._log = log
+        self._note = note
 
     async def run(self) -> None:
         """Connect and relay until everything is over. Raises only what is a defect."""
@@ -89,6 +110,12 @@ class Connection:
             open_ = False
             self._log(f"cannot connect to {_name(attempt.upstream)}: {error}")
             attempt.failed(str(error))
+        except Rejected as error:
+            open_ = False
+            self._note(error)
+            attempt.failed(error.reason)
+            reset_now(self._client)
+            return None
         finally:
             if open_:
                 attempt.gone()
@@ -97,13 +124,17 @@ class Connection:
         return None
 
     async def _connect(self) -> socket.socket:
-        attempt, timeout = self._attempt, self._hub.engine.options.timeouts.connect
-        addresses = self._requested
+        attempt, route, timeout = self._attempt, self._route, self._hub.engine.options.timeouts.connect
+        addresses = route.requested
         if attempt.redirected:
             addresses = await resolve(*attempt.upstream)  # a callout sent it elsewhere (LAY-26)
         elif not addresses:
-            raise ConnectError(self._reason)
-        return await connect(addresses, timeout, attempt.connected_from)
+            raise ConnectError(route.reason)
+        addresses = route.allowed(addresses, attempt.redirected)
+        sock = await connect(addresses, timeout, attempt.connected_from, route.before)
+        if route.greet is not None:
+            await _greeted(sock, route.greet, timeout)
+        return sock
 
     async def _refuse(self) -> None:
         """How a refusal looks to the client (LAY-21)."""
@@ -111,6 +142,16 @@ class Connection:
             await drain_then_close(self._client, COURTESY)
         else:
             reset_now(self._client)
+
+
+async def _greeted(
+    sock: socket.socket, greet: Callable[[socket.socket, float], Awaitable[None]], timeout: float
+) -> None:
+    try:
+        await greet(sock, timeout)
+    except BaseException:
+        reset_now(sock)
+        raise
 
 
 @contextmanager

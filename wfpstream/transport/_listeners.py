@@ -1,4 +1,4 @@
-"""Listening sockets: what is asked for, and what came of it.
+"""Listening sockets: opening them all or none, accepting, closing without losing who waits.
 
 Owns binding and accepting, with the errors of both. It must not know the engine, flows or what is done with an
 accepted connection.
@@ -6,18 +6,23 @@ accepted connection.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import socket
-from collections.abc import Sequence
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import trio
 
+from ._listener_spec import ListenerSpec
 from ._sockets import prepare, prepare_listener
-from ._upstream import unmapped
+from ._transparent import MISSING_CAPABILITY, make_transparent
+from ._upstream import Address, unmapped
 
-__all__ = ["Accepted", "Listener", "ListenerSpec", "OutOfDescriptors", "open_listeners"]
+__all__ = ["Accepted", "Listener", "ListenerSpec", "OutOfDescriptors", "open_listener", "open_listeners"]
 
 BACKLOG = 1024
 # What accept says when the process or the machine has nothing left; the connection stays in the backlog.
@@ -27,47 +32,6 @@ _CLOSED = frozenset({errno.EBADF, errno.EINVAL, errno.ENOTSOCK})
 
 class OutOfDescriptors(Exception):
     """`accept` cannot have another socket now."""
-
-
-@dataclass(frozen=True)
-class ListenerSpec:
-    """One listener to open.
-
-    Attributes:
-        name: what filters and events call it (condition field `listener`).
-        mode: "reverse": everything goes to the one upstream.
-        host, port: where to listen; an address of this machine or a name for one, port 0 for a free one.
-        upstream_host, upstream_port: where accepted connections go; an address or a name.
-        local: which side is WFP's local host, "client" or "server".
-        nodelay: the local leg counts as one with TCP_NODELAY: SEND_NODELAY is set (IND-6).
-        keep_client: tproxy: connect to the upstream from the client's address; `keep_port`: and from its port.
-        accept_proxy: networks trusted to begin a connection with a PROXY header; empty: none is expected.
-        send_proxy: version of the PROXY header for the upstream; 0: none.
-        allow, deny: networks that destinations must, or must not, lie in; an empty `allow` is any.
-    """
-
-    name: str = ""
-    mode: str = "reverse"
-    host: str = "127.0.0.1"
-    port: int = 0
-    upstream_host: str = ""
-    upstream_port: int = 0
-    local: str = "client"
-    nodelay: bool = False
-    keep_client: bool = False
-    keep_port: bool = False
-    accept_proxy: tuple[str, ...] = ()
-    send_proxy: int = 0
-    allow: tuple[str, ...] = ()
-    deny: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.mode != "reverse":
-            raise ValueError(f"listener {self.name!r}: mode {self.mode!r} is not supported, only 'reverse'")
-        if self.local not in ("client", "server"):
-            raise ValueError(f"listener {self.name!r}: local is 'client' or 'server', not {self.local!r}")
-        if not self.upstream_host or not 0 < self.upstream_port < 65536:
-            raise ValueError(f"listener {self.name!r}: reverse mode needs an upstream host and port")
 
 
 @dataclass(frozen=True)
@@ -83,7 +47,7 @@ class Listener:
     """An open listener.
 
     Attributes:
-        spec: what was asked for.
+        spec: what was asked for; a rearrangement gives an open listener another one, for new connections.
         host, port: where it listens really.
     """
 
@@ -106,11 +70,20 @@ class Listener:
 
     @property
     def upstream(self) -> tuple[str, int]:
-        """Where connections go, as configured."""
-        return (self.spec.upstream_host, self.spec.upstream_port)
+        """Where connections go, as configured; ("", 0) if that is found for each of them."""
+        return self.spec.upstream
 
     def __str__(self) -> str:
         return f"listener {self.name or f'{self.host}:{self.port}'}"
+
+    @property
+    def is_open(self) -> bool:
+        """It has not been closed."""
+        return self._sock.fileno() != -1
+
+    def set_transparent(self, on: bool) -> None:
+        """Take TPROXY's connections or no longer. Raises PermissionError."""
+        make_transparent(self._sock, on)
 
     async def accept(self) -> Accepted:
         """The next connection.
@@ -133,13 +106,28 @@ class Listener:
                 # The connection died in the backlog, or the network has something to say about it.
                 await trio.lowlevel.checkpoint()
                 continue
-            try:
-                sock.setblocking(False)
-                own = sock.getsockname()
-            except OSError:
-                sock.close()
-                continue
-            return Accepted(sock, (unmapped(address[0]), address[1]), (unmapped(own[0]), own[1]))
+            accepted = _leg(sock, address)
+            if accepted is not None:
+                return accepted
+
+    def drain(self) -> list[Accepted]:
+        """Close; whoever waits in the backlog comes along.
+
+        New connections are refused from the first moment on, so that none is established and then reset. (What
+        is in the middle of its handshake is: nothing in Linux hands that on.)
+        """
+        waiting: list[Accepted] = []
+        try:
+            _ignore_new(self._sock)
+            while True:
+                accepted = _leg(*self._sock.accept())
+                if accepted is not None:
+                    waiting.append(accepted)
+        except OSError:
+            pass  # nobody is left; or no descriptor, and then the rest is reset
+        finally:
+            self.close()
+        return waiting
 
     def close(self) -> None:
         """Stop listening; connections in the backlog are reset by the kernel."""
@@ -148,19 +136,51 @@ class Listener:
             self._sock.close()
 
 
+def _leg(sock: socket.socket, address: tuple[str, int]) -> Accepted | None:
+    """What was accepted as one of our legs, None if it is gone already."""
+    try:
+        sock.setblocking(False)
+        own = sock.getsockname()
+    except OSError:
+        sock.close()
+        return None
+    return Accepted(sock, (unmapped(address[0]), address[1]), (unmapped(own[0]), own[1]))
+
+
+# Classic BPF over a TCP header: of the flags at byte 13, a SYN without an ACK is dropped, all else passes.
+_DROP_SYN = b"".join(
+    struct.pack("HBBI", *instruction)
+    for instruction in (
+        (0x30, 0, 0, 13),
+        (0x54, 0, 0, 0x12),
+        (0x15, 0, 1, 0x02),
+        (0x06, 0, 0, 0),
+        (0x06, 0, 0, 1 << 18),
+    )
+)
+_SO_ATTACH_FILTER = 26
+
+
+def _ignore_new(sock: socket.socket) -> None:
+    """Let no new connection into the backlog; who tries again after the close is refused. Needs no rights."""
+    program = ctypes.create_string_buffer(_DROP_SYN, len(_DROP_SYN))
+    filter_ = struct.pack("HP", len(_DROP_SYN) // 8, ctypes.addressof(program))
+    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, filter_)
+
+
 async def open_listeners(
     specs: Sequence[ListenerSpec], bound: Sequence[socket.socket | None] = ()
 ) -> list[Listener]:
     """Open all or none. `bound`: sockets bound already, by position, which are ours from now on.
 
     Raises:
-        OSError: an address cannot be used; the text names it.
+        OSError: an address cannot be used, or a right is missing; the text names the address.
     """
     listeners: list[Listener] = []
     given = [*bound, *[None] * (len(specs) - len(bound))]
     try:
         for spec, sock in zip(specs, given, strict=True):
-            listeners.append(Listener(spec, await _bind(spec) if sock is None else _adopt(sock)))
+            listeners.append(await open_listener(spec) if sock is None else _adopt(spec, sock))
     except BaseException:
         for listener in listeners:
             listener.close()
@@ -168,27 +188,51 @@ async def open_listeners(
     return listeners
 
 
-def _adopt(sock: socket.socket) -> socket.socket:
+def _adopt(spec: ListenerSpec, sock: socket.socket) -> Listener:
     prepare(sock)
-    sock.listen(BACKLOG)
-    return sock
+    with _explained(spec):
+        if spec.mode == "tproxy":
+            make_transparent(sock)
+        sock.listen(BACKLOG)
+    return Listener(spec, sock)
 
 
-async def _bind(spec: ListenerSpec) -> socket.socket:
-    where = f"{spec.host}:{spec.port}"
+async def open_listener(spec: ListenerSpec) -> Listener:
+    """Bind and listen. Raises OSError with the address in its text."""
+    where = await listening_address(spec)
+    sock = socket.socket(where.family, socket.SOCK_STREAM)
     try:
+        with _explained(spec):
+            prepare_listener(sock)
+            if spec.mode == "tproxy":
+                make_transparent(sock)
+            sock.bind(where.sockaddr())
+            sock.listen(BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return Listener(spec, sock)
+
+
+async def listening_address(spec: ListenerSpec) -> Address:
+    """What `host` and `port` mean in numbers. Raises OSError: the name has no address."""
+    with _explained(spec):
         found = await trio.socket.getaddrinfo(
             spec.host or None, spec.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
-    except socket.gaierror as error:
-        raise OSError(error.errno, f"cannot listen on {where}: {error.strerror}") from error
     family, _, _, _, address = found[0]
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    scope = int(address[3]) if len(address) == 4 else 0
+    return Address(family, str(address[0]), spec.port, scope)
+
+
+@contextmanager
+def _explained(spec: ListenerSpec) -> Iterator[None]:
+    """Errors say which address they are about."""
     try:
-        prepare_listener(sock)
-        sock.bind(address)
-        sock.listen(BACKLOG)
+        yield
     except OSError as error:
-        sock.close()
-        raise OSError(error.errno, f"cannot listen on {where}: {(error.strerror or '').lower()}") from error
-    return sock
+        where = f"[{spec.host}]:{spec.port}" if ":" in spec.host else f"{spec.host}:{spec.port}"
+        why = error.strerror or str(error)
+        if not isinstance(error, socket.gaierror) and why != MISSING_CAPABILITY:
+            why = why.lower()
+        raise OSError(error.errno, f"cannot listen on {where}: {why}") from error

@@ -19,7 +19,7 @@ import trio
 
 from ._sockets import connect_error, prepare
 
-__all__ = ["Address", "ConnectError", "connect", "numeric", "resolve", "unmapped"]
+__all__ = ["Address", "Before", "ConnectError", "connect", "numeric", "resolve", "unmapped"]
 
 # RFC 8305 advises 250 ms until the next address is tried beside the one still on its way.
 NEXT_ATTEMPT = 0.25
@@ -49,6 +49,14 @@ class Address(NamedTuple):
 
 class ConnectError(Exception):
     """The upstream cannot be reached. The text is one line for people, without the address."""
+
+
+# What is done to an upstream socket between its making and its connect. Raises OSError or ConnectError.
+Before = Callable[[socket.socket, Address], None]
+
+
+def _nothing(sock: socket.socket, address: Address) -> None:
+    """The default of `before`."""
 
 
 def unmapped(host: str) -> str:
@@ -105,29 +113,33 @@ def _in_turns(addresses: list[Address]) -> list[Address]:
     return [address for address in chain(*zip_longest(same, other)) if address is not None]
 
 
-async def connect(addresses: Sequence[Address], timeout: float, on_own: OnOwn = _nobody) -> socket.socket:
+async def connect(
+    addresses: Sequence[Address], timeout: float, on_own: OnOwn = _nobody, before: Before = _nothing
+) -> socket.socket:
     """Connect to the first address that answers; a prepared socket (`_sockets.prepare`).
 
     Args:
         addresses: at least one, in the order to try them.
         timeout: seconds for all of it; 0 for no limit.
         on_own: is told our own address of every attempt, before anybody can have accepted it (LAY-29).
+        before: gets every socket before it connects: marks, a source address.
 
     Raises:
         ConnectError: refused, unreachable, out of descriptors, or too slow.
     """
     with trio.move_on_after(timeout or math.inf):
         if len(addresses) == 1:
-            return await _connect_one(addresses[0], on_own)
-        return await _connect_any(addresses, on_own)
+            return await _connect_one(addresses[0], on_own, before)
+        return await _connect_any(addresses, on_own, before)
     raise ConnectError(f"no answer within {timeout:g} s")
 
 
-async def _connect_one(address: Address, on_own: OnOwn) -> socket.socket:
+async def _connect_one(address: Address, on_own: OnOwn, before: Before) -> socket.socket:
     sock: socket.socket | None = None
     try:
         sock = socket.socket(address.family, socket.SOCK_STREAM)
         prepare(sock)
+        before(sock, address)
         await _finish_connect(sock, sock.connect_ex(address.sockaddr()), on_own)
     except BaseException as error:
         if sock is not None:
@@ -158,14 +170,14 @@ def _plain(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
 
 
-async def _connect_any(addresses: Sequence[Address], on_own: OnOwn) -> socket.socket:
+async def _connect_any(addresses: Sequence[Address], on_own: OnOwn, before: Before) -> socket.socket:
     """RFC 8305: the next attempt starts when the last one failed, or is slow; the first success wins."""
     winners: list[socket.socket] = []
     errors: list[ConnectError] = []
 
     async def attempt(address: Address, failed: trio.Event, nursery: trio.Nursery) -> None:
         try:
-            sock = await _connect_one(address, on_own)
+            sock = await _connect_one(address, on_own, before)
         except ConnectError as error:
             errors.append(error)
             failed.set()

@@ -1,0 +1,194 @@
+"""What becomes of an accepted connection: counted, understood, refused by a rule, or passed on to its flow.
+
+Owns how many connections there are, of whom, and why others were turned away. It must not know accepting, nor how a
+connection reaches its upstream (`_connection`).
+"""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+import trio
+
+from wfpstream.wire import ProxyHeaderError
+
+from ._arrival import Arrival, OriginalDestination, OwnListeners, find_requested, resolve_requested
+from ._connection import Connection, Route
+from ._destinations import Rejected
+from ._networks import is_in
+from ._proxy_header import read_proxy_header, send_proxy_header
+from ._sockets import reset_now
+
+if TYPE_CHECKING:
+    from wfpstream.engine import Attempt
+
+    from ._hub import Hub
+    from ._listeners import Accepted, Listener
+    from ._transparent import Departures
+
+__all__ = ["Reception"]
+
+Log = Callable[[str], object]
+
+
+class _OneTooMany(Exception):
+    """`limits.flows_per_client`."""
+
+
+class Reception:
+    """Receives the connections of all listeners.
+
+    Attributes:
+        connections: how many there are now, established or on their way.
+        accepted: how many were accepted so far.
+        refused: how many of these were reset for `limits.flows_per_client`.
+        rejected: how many were reset by a rule, by its name.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        own_listeners: OwnListeners,
+        departures: Departures,
+        original: OriginalDestination,
+        log: Log,
+        changed: Callable[[], object],
+    ) -> None:
+        self.connections = 0
+        self.accepted = 0
+        self.refused = 0
+        self.rejected: Counter[str] = Counter()
+        self._hub = hub
+        self._own_listeners = own_listeners
+        self._departures = departures
+        self._original = original
+        self._log = log
+        self._changed = changed
+        self._per_client: Counter[str] = Counter()
+        self._told: set[tuple[str, str]] = set()
+
+    def receive(self, listener: Listener, accepted: Accepted, nursery: trio.Nursery) -> None:
+        """Take a connection over. Where nothing has to be waited for, the engine is asked here and now:
+        connections are numbered as they came."""
+        self.accepted += 1
+        self.connections += 1
+        guest = _Guest(str(listener), listener.spec, accepted, self._own_listeners)
+        try:
+            attempt = self._begin(guest)
+        except Exception as error:
+            self._turn_away(guest, error)
+            self._leave(guest)
+            return
+        nursery.start_soon(self._host, guest, attempt)
+
+    def _begin(self, guest: _Guest) -> Attempt | None:
+        """The engine's view of the connection; None if something has to be waited for first."""
+        spec = guest.spec
+        if spec.accept_proxy:
+            host = guest.accepted.peer[0]
+            if not is_in(host, spec.accept_proxy):
+                raise Rejected("proxy_header", f"{host} is not trusted to send PROXY headers")
+            return None
+        self._count(guest)
+        return self._ask(guest) if find_requested(guest, self._original) else None
+
+    async def _host(self, guest: _Guest, attempt: Attempt | None) -> None:
+        try:
+            await self._serve(guest, attempt if attempt is not None else await self._begin_slowly(guest))
+        except Exception as error:
+            self._turn_away(guest, error)
+        finally:
+            self._leave(guest)
+
+    async def _begin_slowly(self, guest: _Guest) -> Attempt:
+        if guest.spec.accept_proxy:
+            timeout = self._hub.engine.options.timeouts.proxy_header
+            try:
+                guest.believe(await read_proxy_header(guest.accepted.sock, timeout))
+            except ProxyHeaderError as error:
+                raise Rejected("proxy_header", str(error)) from error
+            self._count(guest)
+        if not guest.requested and not find_requested(guest, self._original):
+            await resolve_requested(guest)
+        return self._ask(guest)
+
+    def _ask(self, guest: _Guest) -> Attempt:
+        guest.check_original()
+        return self._hub.engine.connection_requested(guest.endpoints)
+
+    async def _serve(self, guest: _Guest, attempt: Attempt) -> None:
+        spec = guest.spec
+        route = Route(guest.requested, guest.reason, guest.allowed, self._departures.plain)
+        if spec.keep_client:
+            route.before = self._departures.as_client(guest.client, spec.keep_port)
+        if spec.send_proxy:
+            route.greet = partial(_greet, spec.send_proxy, *guest.proxied_addresses)
+        connection = Connection(
+            self._hub,
+            guest.accepted.sock,
+            attempt,
+            route,
+            partial(self._tell, guest),
+            partial(self._note, guest),
+        )
+        await connection.run()
+
+    # --- the books ---
+
+    def _count(self, guest: _Guest) -> None:
+        """Under the name of who asks, which is known now."""
+        most = self._hub.engine.options.limits.flows_per_client
+        host = guest.client[0]
+        if most and self._per_client[host] >= most:
+            raise _OneTooMany
+        self._per_client[host] += 1
+        guest.counted = host
+
+    def _leave(self, guest: _Guest) -> None:
+        reset_now(guest.accepted.sock)
+        self.connections -= 1
+        host = guest.counted
+        if host is not None:
+            self._per_client[host] -= 1
+            if not self._per_client[host]:
+                del self._per_client[host]
+        self._changed()
+
+    # --- turning away ---
+
+    def _turn_away(self, guest: _Guest, error: Exception) -> None:
+        """One connection's trouble is not the others': it is told, and its legs are reset."""
+        if isinstance(error, _OneTooMany):
+            self.refused += 1
+        elif isinstance(error, Rejected):
+            self._note(guest, error)
+            self._hub.engine.connection_refused(guest.endpoints, error.reason)
+        else:
+            self._tell(guest, f"{type(error).__name__}: {error}")
+
+    def _note(self, guest: _Guest, rejected: Rejected) -> None:
+        """Count it. The first of its kind is told: who comes again and again must not fill the log."""
+        self.rejected[rejected.reason] += 1
+        kind = (guest.listener, rejected.reason)
+        if kind not in self._told:
+            self._told.add(kind)
+            self._tell(guest, f"refused a connection of {guest.client[0]}: {rejected} ({rejected.reason})")
+
+    def _tell(self, guest: _Guest, line: str) -> None:
+        self._log(f"{guest.listener}: {line}")
+
+
+class _Guest(Arrival):
+    """An arrival, and whose connections it counts among."""
+
+    counted: str | None = None
+
+
+async def _greet(
+    version: int, source: tuple[str, int], destination: tuple[str, int], sock: socket.socket, timeout: float
+) -> None:
+    await send_proxy_header(sock, version, source, destination, timeout)
