@@ -11,7 +11,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from tests.transport.kit import RESET, bounded
-from wfpstream.transport._proxy_header import is_trusted, read_proxy_header, send_proxy_header
+from wfpstream.transport._proxy_header import read_proxy_header, send_proxy_header
 from wfpstream.transport._sockets import prepare, prepare_listener
 from wfpstream.transport._upstream import ConnectError
 from wfpstream.wire import MAX_PROXY_HEADER, ProxyHeader, ProxyHeaderError, build_proxy_header
@@ -287,35 +287,3 @@ async def fill(sock: socket.socket) -> None:
             refused += 1
             with trio.move_on_after(0.05):
                 await trio.lowlevel.wait_writable(sock)
-
-
-# --- trust ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("host", "networks", "trusted"),
-    [
-        ("10.1.2.3", ("10.0.0.0/8",), True),
-        ("11.1.2.3", ("10.0.0.0/8",), False),
-        ("10.1.2.3", ("::1", "10.1.2.3"), True),
-        ("10.1.2.4", ("::1", "10.1.2.3"), False),
-        ("10.1.2.3", ("10.9.9.9/8",), True),
-        ("::ffff:10.1.2.3", ("10.0.0.0/8",), True),
-        ("10.1.2.3", ("::/0",), False),
-        ("::1", ("0.0.0.0/0",), False),
-        ("::1", ("::1",), True),
-        ("fe80::1%eth0", ("fe80::/10",), True),
-        ("10.1.2.3", (), False),
-        ("", ("0.0.0.0/0", "::/0"), False),
-        ("proxy.example", ("0.0.0.0/0", "::/0"), False),
-    ],
-)
-def test_who_is_trusted(host: str, networks: tuple[str, ...], trusted: bool) -> None:
-    assert is_trusted(host, networks) is trusted
-
-
-@pytest.mark.parametrize("network", ["", "10.0.0.0/33", "proxy.example", "10.0.0.1-10.0.0.9"])
-def test_a_network_that_is_none(network: str) -> None:
-    """Never silently an empty one."""
-    with pytest.raises(ValueError, match="does not appear"):
-        is_trusted("no address", (network,))

@@ -1,16 +1,15 @@
-"""PROXY headers on sockets: read from an accepted one, written to the upstream's; and who may send one.
+"""PROXY headers on sockets: read from an accepted one, written to the upstream's.
 
 Owns the waiting, and that the stream begins right behind the header: no byte of it is read here. The formats are
-`wire`'s. It must not know the engine, flows or listeners. Sockets are stdlib ones, non-blocking.
+`wire`'s. It must not know the engine, flows or listeners, nor who may be believed. Sockets are stdlib
+ones, non-blocking.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import os
 import socket
-from functools import cache
 
 import trio
 
@@ -22,32 +21,9 @@ from wfpstream.wire import (
     parse_proxy_header,
 )
 
-from ._upstream import ConnectError, unmapped
+from ._upstream import ConnectError
 
-__all__ = ["is_trusted", "read_proxy_header", "send_proxy_header"]
-
-_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-
-def is_trusted(host: str, networks: tuple[str, ...]) -> bool:
-    """Whether the numeric address `host` lies in one of `networks` (addresses or networks, as text).
-
-    An IPv4 address in IPv6 form counts as IPv4; a zone is left out. What is no address lies nowhere.
-
-    Raises:
-        ValueError: one of `networks` is none.
-    """
-    parsed = _parse(networks)
-    try:
-        address = ipaddress.ip_address(unmapped(host).partition("%")[0])
-    except ValueError:
-        return False
-    return any(address in network for network in parsed)
-
-
-@cache
-def _parse(networks: tuple[str, ...]) -> tuple[_Network, ...]:
-    return tuple(ipaddress.ip_network(text, strict=False) for text in networks)
+__all__ = ["read_proxy_header", "send_proxy_header"]
 
 
 async def read_proxy_header(sock: socket.socket, timeout: float) -> ProxyHeader:
