@@ -37,7 +37,7 @@ _FILE = re.compile(r"(?:#|//) file: (\S+)\n")
 _LANGUAGES = {"python", "toml", "console", "json", "sh", "text", "c"}
 # Commands beside ours that a console block may have; they are not run.
 _FOREIGN = {"make", "curl", "printf", "nc", "python3", "tcpdump"}
-_HARMLESS = {"check", "show", "callouts", "replay"}
+_HARMLESS = {"check", "show", "callouts", "replay", "transparent"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from wfpstream.cli._demo import demo
 from wfpstream.cli._replay import replay
 from wfpstream.cli._run import run
 from wfpstream.cli._show import show
+from wfpstream.cli._transparent import transparent
 
 HELP_WIDTH = 100
 
@@ -61,7 +62,7 @@ def main() -> None:
     """The Windows Filtering Platform's TCP stream layer, in user space on Linux."""
 
 
-for _command in (demo, run, replay, check, show, callouts):
+for _command in (demo, run, replay, check, show, callouts, transparent):
     main.add_command(_command)
 
 

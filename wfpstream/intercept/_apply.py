@@ -1,0 +1,310 @@
+"""Applying a plan, and taking it back: all of it or nothing, also after a crash.
+
+The order is what makes a crash harmless. The undo record is written first; then come routes and rules, which nothing
+uses yet; last, in one transaction of the kernel, the nft table, with which interception begins. Undoing goes the
+other way and ends with the record. Whatever is cut short between two of these steps, the record tells all that may
+be there, and undoing looks for each part before it removes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from wfpstream.intercept._errors import InterceptError
+from wfpstream.intercept._machine import (
+    cgroup_folder,
+    family_is_on,
+    free_numbers,
+    has_route,
+    has_rule,
+    has_table,
+    is_our_table,
+    may_change_network,
+)
+from wfpstream.intercept._plan import Interception, check_name, find_overlap
+from wfpstream.intercept._record import Record, Records, default_folder, new_record, open_records
+from wfpstream.intercept._rules import (
+    Numbers,
+    RoutePart,
+    RulePart,
+    Script,
+    add_route,
+    add_rule,
+    delete_route,
+    delete_rule,
+    script,
+)
+from wfpstream.intercept._tools import SystemTools, Tools, check, missing
+
+NO_RIGHTS = "changing nft tables and routes needs root, or CAP_NET_ADMIN as an ambient capability"
+_NO_IPV6 = "IPv6 is off here: only IPv4 connections are taken"
+
+
+def _ignore(line: str) -> None:
+    del line
+
+
+def plan_here(
+    plan: Interception, tools: Tools | None = None, log: Callable[[str], None] = _ignore
+) -> tuple[Interception, Script]:
+    """What applying `plan` on this machine, now, would run: the families it has and numbers that are free.
+
+    Args:
+        plan: what is to be intercepted.
+        tools: the programs to ask.
+        log: told, in a line, what of the plan this machine cannot have.
+
+    Raises:
+        InterceptError: the machine has none of the families, no such control group, or cannot be asked.
+    """
+    tools = tools or SystemTools()
+    families = tuple(family for family in plan.families if family_is_on(family))
+    if not families:
+        raise InterceptError("IPv6 is off here, and only IPv6 connections are to be taken")
+    if families != plan.families:
+        log(_NO_IPV6)
+    plan = replace(plan, families=families)
+    folder = cgroup_folder(plan.only_cgroup) if plan.only_cgroup is not None else ""
+    return plan, script(plan, _numbers(plan, tools, log), folder)
+
+
+def _numbers(plan: Interception, tools: Tools, log: Callable[[str], None]) -> Numbers | None:
+    if plan.mode != "tproxy":
+        return None
+    if tools.find("ip") is None:
+        log("ip is not installed: whether these numbers are free cannot be seen")
+        return None
+    return free_numbers(tools, plan.families)
+
+
+def apply(
+    plan: Interception,
+    *,
+    owner: int | None = None,
+    tools: Tools | None = None,
+    folder: Path | None = None,
+    log: Callable[[str], None] = _ignore,
+) -> Record:
+    """Intercept as planned. Connections that exist are not touched.
+
+    Args:
+        plan: what is to be intercepted.
+        owner: the pid of the proxy that undoes it at its end. What an owner that has died left under the same name
+            is taken back first. None: it stays until somebody undoes it.
+        tools: the programs to use.
+        folder: of the undo records.
+        log: told, in a line each, what is worth knowing and no error.
+
+    Returns:
+        What was made.
+
+    Raises:
+        InterceptError: it cannot be; nothing of it is left.
+    """
+    tools = tools or SystemTools()
+    _check_rights(tools)
+    place = folder or default_folder()
+    with open_records(place, create=True) as records:
+        assert records is not None
+        _clear_dead(records, plan.name, tools, log)
+        _check_free(records, plan, tools, log)
+        plan, made = plan_here(plan, tools, log)
+        record = new_record(plan, made, owner)
+        try:
+            records.write(record)
+        except OSError as error:
+            raise InterceptError(f"cannot write the undo record in {place}: {_reason(error)}") from error
+        try:
+            _make(made, tools)
+        except BaseException as error:
+            _take_back(records, record, tools, error)
+            raise
+        return record
+
+
+def undo(
+    name: str | None = None,
+    *,
+    tools: Tools | None = None,
+    folder: Path | None = None,
+) -> list[str]:
+    """Take back what was applied: exactly what the records tell, and nothing else.
+
+    Args:
+        name: of one interception, whoever it belongs to. None: all but those of proxies that are running.
+        tools: the programs to use.
+        folder: of the undo records.
+
+    Returns:
+        A line for each part: removed, gone already, or left alone and why.
+
+    Raises:
+        InterceptError: something could not be removed; its record is kept. What could be removed is, and is in
+            the exception's `done`.
+    """
+    tools = tools or SystemTools()
+    if name is not None:
+        check_name(name)
+    with open_records(folder or default_folder(), create=False) as records:
+        if records is None:
+            return [_nothing(name)]
+        chosen, lines, faults = _chosen(records, name)
+        if chosen:
+            _check_rights(tools)
+        for record in chosen:
+            try:
+                lines += _unmake(record, tools)
+            except InterceptError as error:
+                lines += error.done
+                faults += error.lines
+            else:
+                records.remove(record)
+    if faults:
+        raise InterceptError(*faults, done=lines)
+    return lines or [_nothing(name)]
+
+
+def _chosen(records: Records, name: str | None) -> tuple[list[Record], list[str], list[str]]:
+    """The records to undo, lines about those that are left, and faults."""
+    if name is not None:
+        record = records.find(name)
+        return ([record] if record is not None else []), [], []
+    found, faults = records.all_here()
+    lines = [
+        f"{record.name}: left alone, {record.describe()}; "
+        f"`wfpstream transparent undo --name {record.name}` undoes it all the same"
+        for record in found
+        if record.is_live
+    ]
+    return [record for record in found if not record.is_live], lines, faults
+
+
+def _nothing(name: str | None) -> str:
+    return "nothing to undo" if name is None else f"{name}: nothing to undo"
+
+
+# --- before ---------------------------------------------------------------------------------------
+
+
+def _check_rights(tools: Tools) -> None:
+    lines = [missing(program) for program in ("nft", "ip") if tools.find(program) is None]
+    if not may_change_network():
+        lines.append(NO_RIGHTS)
+    if lines:
+        raise InterceptError(*lines)
+
+
+def _clear_dead(records: Records, name: str, tools: Tools, log: Callable[[str], None]) -> None:
+    """What a proxy that was killed left behind is nobody's."""
+    record = records.find(name)
+    if record is None or record.owner is None or record.is_live:
+        return
+    log(f"{name}: undoing what is left of a proxy that did not end properly (pid {record.owner.pid})")
+    for line in _unmake(record, tools):
+        log(line)
+    records.remove(record)
+
+
+def _check_free(records: Records, plan: Interception, tools: Tools, log: Callable[[str], None]) -> None:
+    record = records.find(plan.name)
+    how = f"`wfpstream transparent undo --name {plan.name}` takes it back"
+    if record is not None:
+        raise InterceptError(
+            f"{plan.name} is there already, {record.describe()}; {how}, --name makes another one"
+        )
+    if has_table(tools, plan.name):
+        whose = "without an undo record" if is_our_table(tools, plan.name) else "made by somebody else"
+        raise InterceptError(
+            f"there is an nft table inet {plan.name} already, {whose}: it is not touched; choose another --name"
+        )
+    others, faults = records.all_here()
+    for line in faults:
+        log(line)
+    for other in others:
+        shared = find_overlap(plan, other.plan)
+        if shared is not None and has_table(tools, other.name):
+            raise InterceptError(
+                f"{plan.name} and {other.name} would both take {shared}; {other.name} was {other.describe()}"
+            )
+
+
+# --- making and unmaking --------------------------------------------------------------------------
+
+
+def _make(made: Script, tools: Tools) -> None:
+    for route in made.routes:
+        check("ip", tools.run("ip", add_route(route)), f"cannot add the {route}")
+    for rule in made.rules:
+        check("ip", tools.run("ip", add_rule(rule)), f"cannot add the {rule}")
+    done = tools.run("nft", ["-f", "-"], made.nft)
+    check("nft", done, f"cannot add the nft table inet {made.table}")
+
+
+def _take_back(records: Records, record: Record, tools: Tools, error: BaseException) -> None:
+    """After a failure. If even that fails, the record stays for a later `undo`, and the error says so."""
+    try:
+        _unmake(record, tools)
+        records.remove(record)
+    except InterceptError as second:
+        raise InterceptError(
+            *(error.lines if isinstance(error, InterceptError) else [f"interrupted: {error!r}"]),
+            *second.lines,
+            "part of it may be left: `wfpstream transparent undo` removes it",
+        ) from error
+
+
+def _unmake(record: Record, tools: Tools) -> list[str]:
+    """Remove what is left of it; a line for each part. All parts are tried.
+
+    Raises:
+        InterceptError: some could not be removed.
+    """
+    lines: list[str] = []
+    faults: list[str] = []
+
+    def attempt(step: Callable[[], str]) -> None:
+        try:
+            lines.append(f"{record.name}: {step()}")
+        except InterceptError as error:
+            faults.extend(f"{record.name}: {line}" for line in error.lines)
+
+    attempt(partial(_remove_table, record.name, tools))
+    for rule in record.rules:
+        attempt(partial(_remove_rule, rule.part(), tools))
+    for route in record.routes:
+        attempt(partial(_remove_route, route.part(), tools))
+    if faults:
+        raise InterceptError(*faults, done=lines)
+    return lines
+
+
+def _remove_table(name: str, tools: Tools) -> str:
+    what = f"nft table inet {name}"
+    if not has_table(tools, name):
+        return f"{what} was gone already"
+    if not is_our_table(tools, name):
+        return f"{what} is not the one we made: left alone"
+    done = tools.run("nft", ["delete", "table", "inet", name])
+    check("nft", done, f"cannot remove the {what}")
+    return f"{what} removed"
+
+
+def _remove_rule(part: RulePart, tools: Tools) -> str:
+    if not has_rule(tools, part):
+        return f"{part} was gone already"
+    check("ip", tools.run("ip", delete_rule(part)), f"cannot remove the {part}")
+    return f"{part} removed"
+
+
+def _remove_route(part: RoutePart, tools: Tools) -> str:
+    if not has_route(tools, part):
+        return f"{part} was gone already"
+    check("ip", tools.run("ip", delete_route(part)), f"cannot remove the {part}")
+    return f"{part} removed"
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
