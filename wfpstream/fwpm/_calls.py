@@ -14,14 +14,18 @@ from wfpstream.fwp import FwpError, NtStatus
 from wfpstream.fwpm import _adding
 from wfpstream.fwpm._objects import EntryT, RecordT, Table, Tables
 from wfpstream.fwpm._store import Store
+from wfpstream.fwpm._templates import SessionRecord
 from wfpstream.fwpm._transaction import Transaction
+from wfpstream.fwpm._types import SessionFlags
 
 _SUCCESS: Final = NtStatus.STATUS_SUCCESS
 
 T = TypeVar("T")
 
-# Which rule speaks of the refusals of a family of calls; the first prefix that fits.
+# Which rule speaks of the refusals of a family of calls; the first whose part of the name fits.
 _RULES: Final = {
+    "Enum": "REG-10",
+    "ubscri": "REG-10",
     "FwpmTransaction": "MGMT-1",
     "FwpmFilterAdd": "MGMT-4",
     "FwpmFilterDelete": "MGMT-13",
@@ -33,9 +37,9 @@ _RULES: Final = {
 class Calls:
     """The part of a session that runs its calls; the calls themselves are in the classes made from it."""
 
-    def __init__(self, store: Store, *, dynamic: bool) -> None:
+    def __init__(self, store: Store, record: SessionRecord) -> None:
         self._store = store
-        self._dynamic = dynamic
+        self._record = record
         self._transaction: Transaction | None = None
         # What every later call returns once the session has ended.
         self._ended: NtStatus | None = None
@@ -43,7 +47,12 @@ class Calls:
     @property
     def dynamic(self) -> bool:
         """Its objects die with it (OBJ-2)."""
-        return self._dynamic
+        return bool(self._record.flags & SessionFlags.DYNAMIC)
+
+    @property
+    def session_key(self) -> UUID:
+        """Names the session in lists of sessions and subscriptions."""
+        return self._record.session_key
 
     @property
     def is_open(self) -> bool:
@@ -59,7 +68,7 @@ class Calls:
     def _told(self, call: str, status: NtStatus, rule: str | None = None) -> NtStatus:
         """VRF-6: a refusal is an event with the rule that decided it."""
         if status is not NtStatus.STATUS_SUCCESS:
-            family = next((r for prefix, r in _RULES.items() if call.startswith(prefix)), "OBJ-7")
+            family = next((r for part, r in _RULES.items() if part in call), "OBJ-7")
             self._store.run_time.refused(call, status, rule or family)
         return status
 
@@ -120,8 +129,12 @@ class Calls:
             return self._told(call, missing), None
         return _SUCCESS, read(entry)
 
-    def _enum(self, call: str, read: Callable[[Tables], list[RecordT]]) -> tuple[NtStatus, list[RecordT]]:
+    def _read(self, call: str, body: Callable[[], T], nothing: T) -> tuple[NtStatus, T]:
+        """Runs a call that changes no object; `nothing` goes with a refusal."""
         refused = self._refused(call)
         if refused is not None:
-            return refused, []
-        return _SUCCESS, read(self._visible())
+            return refused, nothing
+        try:
+            return _SUCCESS, body()
+        except FwpError as error:
+            return self._told(call, error.status), nothing

@@ -6,16 +6,20 @@ Owns the list of open sessions. Must not know the run time beyond its protocol.
 from __future__ import annotations
 
 from typing import Final
+from uuid import UUID
 
 from wfpstream.fwp import NtStatus
+from wfpstream.fwpm._keys import ZERO_KEY
 from wfpstream.fwpm._objects import Tables
 from wfpstream.fwpm._runtime import RunTime
 from wfpstream.fwpm._session import Session, find_filter
 from wfpstream.fwpm._store import Store
-from wfpstream.fwpm._types import SessionFlags
+from wfpstream.fwpm._templates import SessionRecord
+from wfpstream.fwpm._types import DisplayData, SessionFlags
 
 # FMA: 15 s, also where the caller gives 0.
 DEFAULT_TXN_WAIT: Final = 15.0
+_NO_DISPLAY: Final = DisplayData()
 
 
 class Management:
@@ -26,7 +30,12 @@ class Management:
         self._sessions: list[Session] = []
 
     def engine_open(
-        self, session_flags: int = 0, txn_wait_timeout: float = DEFAULT_TXN_WAIT
+        self,
+        session_flags: int = 0,
+        txn_wait_timeout: float = DEFAULT_TXN_WAIT,
+        *,
+        session_key: UUID = ZERO_KEY,
+        display_data: DisplayData = _NO_DISPLAY,
     ) -> tuple[NtStatus, Session | None]:
         """FwpmEngineOpen0: (status, session); no session when refused.
 
@@ -34,13 +43,26 @@ class Management:
             session_flags: SessionFlags; DYNAMIC objects die with the session (OBJ-2).
             txn_wait_timeout: seconds a transaction waits for the write lock; 0 means the default, infinity no
                 limit (MGMT-3).
+            session_key: names the session in lists; zero: one is generated. STATUS_FWP_ALREADY_EXISTS when an
+                open session has it.
+            display_data: for people who list sessions; may be empty.
         """
         refused = self._store.run_time.passive_call_refused("FwpmEngineOpen0")
         if refused is not None:
             return NtStatus(refused), None
         if session_flags not in (0, SessionFlags.DYNAMIC):
             return NtStatus.STATUS_FWP_INVALID_FLAGS, None
-        session = Session(self._store, session_flags, txn_wait_timeout or DEFAULT_TXN_WAIT)
+        key = self._store.key_or_generated(session_key, self._store.next_order())
+        if key in self._store.sessions:
+            return NtStatus.STATUS_FWP_ALREADY_EXISTS, None
+        record = SessionRecord(
+            session_key=key,
+            display_data=display_data,
+            flags=session_flags,
+            txn_wait_timeout=txn_wait_timeout or DEFAULT_TXN_WAIT,
+        )
+        self._store.sessions[key] = record
+        session = Session(self._store, record)
         self._sessions = [one for one in self._sessions if one.is_open]
         self._sessions.append(session)
         return NtStatus.STATUS_SUCCESS, session

@@ -7,23 +7,21 @@ single calls nor how a commit is carried out.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from uuid import UUID
 
-from wfpstream.fwp import NtStatus, uint64
+from wfpstream.fwp import NtStatus
 from wfpstream.fwpm import _adding, _filters
-from wfpstream.fwpm._calls import Calls
-from wfpstream.fwpm._compile import evaluation_order
-from wfpstream.fwpm._objects import CalloutEntry, FilterEntry, Tables
+from wfpstream.fwpm._enumeration import Enumerating, filter_record
+from wfpstream.fwpm._objects import FilterEntry, Tables
 from wfpstream.fwpm._store import Store
+from wfpstream.fwpm._subscriptions import Subscribing
+from wfpstream.fwpm._templates import SessionRecord
 from wfpstream.fwpm._transaction import Ticket
 from wfpstream.fwpm._types import (
     Callout,
-    CalloutFlags,
     Filter,
     Provider,
     ProviderContext,
-    SessionFlags,
     SubLayer,
     TransactionFlags,
 )
@@ -31,7 +29,7 @@ from wfpstream.fwpm._types import (
 _SUCCESS = NtStatus.STATUS_SUCCESS
 
 
-class Session(Calls):
+class Session(Enumerating, Subscribing):
     """An engine handle (OBJ-1), made by `Management.engine_open`.
 
     Calls with a status only return their NtStatus, the others (NtStatus, value); a refused call never raises,
@@ -41,10 +39,8 @@ class Session(Calls):
     `ticket` is the latest begin that had to wait.
     """
 
-    def __init__(self, store: Store, flags: int, txn_wait_timeout: float) -> None:
-        super().__init__(store, dynamic=bool(flags & SessionFlags.DYNAMIC))
-        self.flags = flags
-        self.txn_wait_timeout = txn_wait_timeout
+    def __init__(self, store: Store, record: SessionRecord) -> None:
+        super().__init__(store, record)
         self.ticket: Ticket | None = None
 
     # -- session and transaction
@@ -60,6 +56,8 @@ class Session(Calls):
         """Ends the session by whatever cause; every later call returns `later_status`."""
         if self.ticket is not None:
             self._store.lock.withdraw(self.ticket)
+        self._close_handles()
+        del self._store.sessions[self.session_key]
         transaction, self._transaction = self._transaction, None
         if transaction is not None:
             self._store.abort(transaction)
@@ -87,7 +85,7 @@ class Session(Calls):
         if self._store.lock.acquire(self):
             self._begin()
             return _SUCCESS
-        self.ticket = self._store.lock.wait(self, self.txn_wait_timeout, self._begin)
+        self.ticket = self._store.lock.wait(self, self._record.txn_wait_timeout, self._begin)
         return NtStatus.STATUS_PENDING
 
     def _begin(self) -> None:
@@ -160,15 +158,6 @@ class Session(Calls):
             lambda one: one.record,
         )
 
-    def sub_layer_enum(self) -> tuple[NtStatus, list[SubLayer]]:
-        """FwpmSubLayerEnum0, in evaluation order: heaviest first, built-in ones included."""
-
-        def read(tables: Tables) -> list[SubLayer]:
-            ordered = sorted(tables.sub_layers, key=lambda entry: (-entry.record.weight, entry.order))
-            return [entry.record for entry in ordered]
-
-        return self._enum("FwpmSubLayerEnum0", read)
-
     # -- callouts
 
     def callout_add(self, callout: Callout) -> tuple[NtStatus, int]:
@@ -190,16 +179,6 @@ class Session(Calls):
         return self._get(
             "FwpmCalloutGetByKey0", lambda tables: tables.callouts.get(key), missing, self._callout_record
         )
-
-    def callout_enum(self) -> tuple[NtStatus, list[Callout]]:
-        """FwpmCalloutEnum0, in order of adding."""
-        return self._enum(
-            "FwpmCalloutEnum0", lambda tables: [self._callout_record(one) for one in tables.callouts]
-        )
-
-    def _callout_record(self, entry: CalloutEntry) -> Callout:
-        registered = self._store.run_time.callout_registered(entry.key)
-        return replace(entry.record, flags=entry.record.flags | CalloutFlags.REGISTERED * registered)
 
     # -- provider contexts
 
@@ -243,24 +222,15 @@ class Session(Calls):
         """FwpmFilterGetById0: with filterId and effective weight."""
         missing = NtStatus.STATUS_FWP_FILTER_NOT_FOUND
         return self._get(
-            "FwpmFilterGetById0", lambda tables: find_filter(tables, filter_id), missing, _filter_record
+            "FwpmFilterGetById0", lambda tables: find_filter(tables, filter_id), missing, filter_record
         )
 
     def filter_get_by_key(self, key: UUID) -> tuple[NtStatus, Filter | None]:
         """FwpmFilterGetByKey0: with filterId and effective weight."""
         missing = NtStatus.STATUS_FWP_FILTER_NOT_FOUND
         return self._get(
-            "FwpmFilterGetByKey0", lambda tables: tables.filters.get(key), missing, _filter_record
+            "FwpmFilterGetByKey0", lambda tables: tables.filters.get(key), missing, filter_record
         )
-
-    def filter_enum(self, layer: UUID | None = None) -> tuple[NtStatus, list[Filter]]:
-        """FwpmFilterEnum0: the filters of a layer key, or all, in evaluation order (ARB-1)."""
-
-        def read(tables: Tables) -> list[Filter]:
-            chosen = (entry for entry in tables.filters if layer in (None, entry.record.layer_key))
-            return [_filter_record(entry) for entry in evaluation_order(chosen)]
-
-        return self._enum("FwpmFilterEnum0", read)
 
     def _filter_delete(self, call: str, find: Callable[[Tables], FilterEntry | None]) -> NtStatus:
         busy = self._store.busy
@@ -270,8 +240,3 @@ class Session(Calls):
 def find_filter(tables: Tables, filter_id: int) -> FilterEntry | None:
     """The filter with that filterId."""
     return next((entry for entry in tables.filters if entry.run_time.filter_id == filter_id), None)
-
-
-def _filter_record(entry: FilterEntry) -> Filter:
-    run_time = entry.run_time
-    return replace(entry.record, filter_id=run_time.filter_id, effective_weight=uint64(run_time.weight))

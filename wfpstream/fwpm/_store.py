@@ -14,9 +14,11 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 from wfpstream.fwp import NtStatus
 from wfpstream.fwpm._changes import ChangeFeed
 from wfpstream.fwpm._compile import compile_filter_set
+from wfpstream.fwpm._handles import Handles
 from wfpstream.fwpm._keys import SUBLAYER_INSPECTION, SUBLAYER_UNIVERSAL, ZERO_KEY
 from wfpstream.fwpm._objects import Entry, FilterEntry, Tables
 from wfpstream.fwpm._runtime import RunTime
+from wfpstream.fwpm._templates import SessionRecord
 from wfpstream.fwpm._transaction import Transaction, WriteLock
 from wfpstream.fwpm._types import DisplayData, SubLayer
 from wfpstream.fwps._constants import NotifyType
@@ -44,6 +46,9 @@ class Store:
         self.committed = _built_in_tables()
         self.lock = WriteLock(run_time)
         self.changes = ChangeFeed(run_time)
+        # The open sessions, and what they have open: neither belongs to a transaction.
+        self.sessions: dict[UUID, SessionRecord] = {}
+        self.handles = Handles()
         # The explicit transaction that holds the lock: a forced removal has to reach it too.
         self._open: Transaction | None = None
         self._generation = 0
