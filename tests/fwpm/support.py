@@ -51,6 +51,8 @@ class FakeRunTime:
     on_notify: Callable[[int, Filter2], int] = lambda notify_type, filter: SUCCESS
     time: float = 100.0
     timers: list[FakeTimer] = field(default_factory=list)
+    # Busy filters that were retired, and what to call when they have finished (MGMT-16).
+    draining: dict[int, Callable[[], None]] = field(default_factory=dict)
 
     def callout_id_for(self, key: UUID) -> int:
         return self.ids.setdefault(key, 1000 + len(self.ids))
@@ -76,6 +78,20 @@ class FakeRunTime:
     def install(self, filter_set: FilterSet) -> None:
         self.installed = filter_set
         self.installs += 1
+
+    def retire(self, filter: Filter2, gone: Callable[[], None]) -> bool:
+        if filter.filter_id not in self.busy:
+            return True
+        self.draining[filter.filter_id] = gone
+        return False
+
+    def end_retiring(self, filter_id: int) -> None:
+        self.draining.pop(filter_id, None)
+
+    def finish_draining(self, filter_id: int) -> None:
+        """The last flow has let go of a retiring filter."""
+        self.busy.discard(filter_id)
+        self.draining.pop(filter_id)()
 
     def passive_call_refused(self, call: str) -> int | None:
         if self.refusal is not None:

@@ -179,8 +179,24 @@ def delete_filter(
     """MGMT-13: not while a flow is being worked on for it."""
     if entry is None:
         raise FwpError(NtStatus.STATUS_FWP_FILTER_NOT_FOUND)
-    if busy(entry):
+    if busy(entry) or entry.run_time.filter_id in transaction.tables.retiring:
         raise FwpError(NtStatus.STATUS_FWP_IN_USE, f"filter {entry.record.display_data.name!r} is busy")
     transaction.tables.filters.remove(entry)
     transaction.deleted.append(entry)
     transaction.recompile = True
+
+
+def retire_filter(transaction: Transaction, entry: FilterEntry | None) -> None:
+    """MGMT-16: as `delete_filter`, and what its callout is doing for running flows is finished first."""
+    if entry is None:
+        raise FwpError(NtStatus.STATUS_FWP_FILTER_NOT_FOUND)
+    filter_id = entry.run_time.filter_id
+    if filter_id in transaction.tables.retiring:
+        return
+    transaction.tables.filters.remove(entry)
+    transaction.recompile = True
+    if entry in transaction.added:
+        transaction.deleted.append(entry)  # it was never in force
+        return
+    transaction.tables.retiring[filter_id] = entry
+    transaction.retired.append(entry)

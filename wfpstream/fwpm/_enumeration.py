@@ -92,8 +92,18 @@ class Enumerating(Calls):
         return self._destroy("FwpmFilterDestroyEnumHandle0", Filter, enum_handle)
 
     def _filters(self, tables: Tables, template: FilterEnumTemplate | None) -> list[Filter]:
-        chosen = filter(_matching.chosen_filters(template, self._profile), tables.filters)
-        return [filter_record(one) for one in _matching.in_template_order(chosen, template)]
+        chosen = filter(_matching.chosen_filters(template, self._profile), tables.all_filters())
+        return [self._filter_record(one) for one in _matching.in_template_order(chosen, template)]
+
+    def _filter_record(self, entry: FilterEntry) -> Filter:
+        """The record with what the engine adds: filterId, effective weight, and whether it retires."""
+        run_time = entry.run_time
+        return replace(
+            entry.record,
+            filter_id=run_time.filter_id,
+            effective_weight=uint64(run_time.weight),
+            retiring=run_time.filter_id in self._visible().retiring,
+        )
 
     # -- callouts
 
@@ -300,9 +310,3 @@ def _require_count(call: str, num_entries: int | None) -> int:
     if not isinstance(num_entries, int) or num_entries < 0:
         raise TypeError(f"{call} takes a handle and how many entries are wanted, not {num_entries!r}")
     return num_entries
-
-
-def filter_record(entry: FilterEntry) -> Filter:
-    """The record with what the engine adds: filterId and effective weight."""
-    run_time = entry.run_time
-    return replace(entry.record, filter_id=run_time.filter_id, effective_weight=uint64(run_time.weight))

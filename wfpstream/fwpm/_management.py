@@ -12,7 +12,7 @@ from wfpstream.fwp import NtStatus
 from wfpstream.fwpm._keys import ZERO_KEY
 from wfpstream.fwpm._objects import Tables
 from wfpstream.fwpm._runtime import RunTime
-from wfpstream.fwpm._session import Session, find_filter
+from wfpstream.fwpm._session import Session
 from wfpstream.fwpm._store import Store
 from wfpstream.fwpm._templates import SessionRecord
 from wfpstream.fwpm._types import DisplayData, SessionFlags
@@ -69,10 +69,10 @@ class Management:
 
     def force_delete(self, filter_id: int) -> NtStatus:
         """Deletes a filter even while busy (MGMT-13): held data is released as permitted, V-38 reported."""
-        entry = find_filter(self._store.committed, filter_id)
+        entry = self._store.committed.filter_by_id(filter_id)
         if entry is None:
             return NtStatus.STATUS_FWP_FILTER_NOT_FOUND
-        self._store.remove_by_force([entry], lambda tables: tables.filters.remove(entry))
+        self._store.remove_by_force([entry], lambda tables: tables.discard_filter(entry))
         return NtStatus.STATUS_SUCCESS
 
     def stop(self) -> None:
@@ -84,4 +84,4 @@ class Management:
         for session in sessions:
             if session.is_open:
                 session.end(NtStatus.STATUS_FWP_SESSION_ABORTED)
-        self._store.remove_by_force(tuple(self._store.committed.filters), Tables.discard_all)
+        self._store.remove_by_force(self._store.committed.all_filters(), Tables.discard_all)

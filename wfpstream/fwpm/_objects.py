@@ -105,10 +105,12 @@ class Tables:
     sub_layers: Table[Entry[SubLayer]]
     callouts: Table[CalloutEntry]
     filters: Table[FilterEntry]
+    # By filterId: a retiring filter is out of force and has given up its key (MGMT-16).
+    retiring: dict[int, FilterEntry]
 
     @classmethod
     def empty(cls) -> Tables:
-        return cls(Table(), Table(), Table(), Table(), Table())
+        return cls(Table(), Table(), Table(), Table(), Table(), {})
 
     def fork(self) -> Tables:
         """A copy whose changes this one does not see, and the other way round (MGMT-2)."""
@@ -118,11 +120,36 @@ class Tables:
             self.sub_layers.fork(),
             self.callouts.fork(),
             self.filters.fork(),
+            dict(self.retiring),
         )
 
+    def filter_by_id(self, filter_id: int) -> FilterEntry | None:
+        """The filter with that filterId, a retiring one too."""
+        found = next((entry for entry in self.filters if entry.run_time.filter_id == filter_id), None)
+        return found or self.retiring.get(filter_id)
+
+    def filter_by_key(self, key: UUID | None) -> FilterEntry | None:
+        """The filter with that key; where no other has taken it, the latest one that retires."""
+        leaving = (entry for entry in reversed(self.retiring.values()) if entry.key == key)
+        return self.filters.get(key) or next(leaving, None)
+
     def in_use(self, target: Entry[Any]) -> bool:
-        """Some object names this one (OBJ-5)."""
+        """Some object names this one (OBJ-5).
+
+        A retiring filter needs its callout; of the other objects it has copies.
+        """
+        if isinstance(target, CalloutEntry) and any(target in e.names for e in self.retiring.values()):
+            return True
         return any(target in entry.names for table in self.by_type() for entry in table)
+
+    def all_filters(self) -> list[FilterEntry]:
+        """The filters in force, and those on their way out."""
+        return [*self.filters, *self.retiring.values()]
+
+    def discard_filter(self, entry: FilterEntry) -> None:
+        """Removes this very filter, in force or retiring."""
+        self.filters.remove(entry)
+        self.retiring.pop(entry.run_time.filter_id, None)
 
     def discard_owned_by(self, owner: object) -> None:
         """Removes every object of a dynamic session; nothing that stays can name one of them (OBJ-4)."""
@@ -136,6 +163,8 @@ class Tables:
         for table in self.by_type():
             for entry in [entry for entry in table if chosen(entry)]:
                 table.remove(entry)
+        for one in [one for one in self.retiring.values() if chosen(one)]:
+            del self.retiring[one.run_time.filter_id]
 
     def by_type(self) -> tuple[Table[Any], ...]:
         """Every table; one whose objects name others before the tables of those they name."""

@@ -48,6 +48,15 @@ class RunTime(Protocol):
     def install(self, filter_set: FilterSet) -> None:
         """Puts the set in force at each flow's next byte boundary (MGMT-11)."""
 
+    def retire(self, filter: Filter2, gone: Callable[[], None]) -> bool:
+        """A filter that `install` took out of force drains (MGMT-16). True: no flow had a stage of it.
+
+        Otherwise `gone` is called, outside of callbacks, when the last stage has finished.
+        """
+
+    def end_retiring(self, filter_id: int) -> object:
+        """Ends what is left of a retiring filter by force; its `gone` is not called (MGMT-13)."""
+
     def passive_call_refused(self, call: str) -> int | None:
         """The NTSTATUS a PASSIVE-only call must return where it is made now; None: go on (IRQ-3)."""
 

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from wfpstream.fwp import NtStatus
 from wfpstream.fwpm import _adding, _filters
-from wfpstream.fwpm._enumeration import Enumerating, filter_record
+from wfpstream.fwpm._enumeration import Enumerating
 from wfpstream.fwpm._objects import FilterEntry, Tables
 from wfpstream.fwpm._store import Store
 from wfpstream.fwpm._subscriptions import Subscribing
@@ -63,7 +63,7 @@ class Session(Enumerating, Subscribing):
             self._store.abort(transaction)
         self._ended = later_status
         if self.dynamic:
-            owned = [entry for entry in self._store.committed.filters if entry.owner is self]
+            owned = [entry for entry in self._store.committed.all_filters() if entry.owner is self]
             self._store.remove_by_force(owned, lambda tables: tables.discard_owned_by(self))
 
     def transaction_begin(self, flags: int = 0) -> NtStatus:
@@ -212,31 +212,42 @@ class Session(Enumerating, Subscribing):
 
     def filter_delete_by_id(self, filter_id: int) -> NtStatus:
         """FwpmFilterDeleteById0: STATUS_FWP_IN_USE and V-38 while its callout is at work (MGMT-13)."""
-        return self._filter_delete("FwpmFilterDeleteById0", lambda tables: find_filter(tables, filter_id))
+        return self._filter_delete("FwpmFilterDeleteById0", lambda tables: tables.filter_by_id(filter_id))
 
     def filter_delete_by_key(self, key: UUID) -> NtStatus:
         """FwpmFilterDeleteByKey0: as `filter_delete_by_id`."""
-        return self._filter_delete("FwpmFilterDeleteByKey0", lambda tables: tables.filters.get(key))
+        return self._filter_delete("FwpmFilterDeleteByKey0", lambda tables: tables.filter_by_key(key))
 
     def filter_get_by_id(self, filter_id: int) -> tuple[NtStatus, Filter | None]:
         """FwpmFilterGetById0: with filterId and effective weight."""
         missing = NtStatus.STATUS_FWP_FILTER_NOT_FOUND
         return self._get(
-            "FwpmFilterGetById0", lambda tables: find_filter(tables, filter_id), missing, filter_record
+            "FwpmFilterGetById0", lambda tables: tables.filter_by_id(filter_id), missing, self._filter_record
         )
 
     def filter_get_by_key(self, key: UUID) -> tuple[NtStatus, Filter | None]:
         """FwpmFilterGetByKey0: with filterId and effective weight."""
         missing = NtStatus.STATUS_FWP_FILTER_NOT_FOUND
         return self._get(
-            "FwpmFilterGetByKey0", lambda tables: tables.filters.get(key), missing, filter_record
+            "FwpmFilterGetByKey0", lambda tables: tables.filter_by_key(key), missing, self._filter_record
         )
 
     def _filter_delete(self, call: str, find: Callable[[Tables], FilterEntry | None]) -> NtStatus:
         busy = self._store.busy
         return self._write(call, lambda txn: _adding.delete_filter(txn, find(txn.tables), busy))
 
+    def filter_retire_by_id(self, filter_id: int) -> NtStatus:
+        """Delete a filter that may be busy (MGMT-16; ours, WFP has no such call).
 
-def find_filter(tables: Tables, filter_id: int) -> FilterEntry | None:
-    """The filter with that filterId."""
-    return next((entry for entry in tables.filters if entry.run_time.filter_id == filter_id), None)
+        With the commit it is out of force and gives up its key. What its callout holds, has pended or deferred on
+        running flows is finished first, for at most `timeouts.drain`; until then the object is still to be found,
+        as `retiring`, and a plain delete answers STATUS_FWP_IN_USE. The DELETE notification comes at the end.
+        """
+        return self._filter_retire("FwpmFilterRetireById", lambda tables: tables.filter_by_id(filter_id))
+
+    def filter_retire_by_key(self, key: UUID) -> NtStatus:
+        """As `filter_retire_by_id`."""
+        return self._filter_retire("FwpmFilterRetireByKey", lambda tables: tables.filter_by_key(key))
+
+    def _filter_retire(self, call: str, find: Callable[[Tables], FilterEntry | None]) -> NtStatus:
+        return self._write(call, lambda txn: _adding.retire_filter(txn, find(txn.tables)))

@@ -7,6 +7,7 @@ Owns the one set of tables that is in force, its generations, and the notificati
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import count
 from typing import Final
 from uuid import NAMESPACE_URL, UUID, uuid5
@@ -87,12 +88,14 @@ class Store:
         """
         if any(self.busy(entry) for entry in transaction.deleted):
             return NtStatus.STATUS_FWP_IN_USE
+        before = self.committed
         if not transaction.read_only:
-            self.changes.record(self.committed, transaction.tables, transaction.author)
             self.committed = transaction.tables
         if transaction.recompile:
             self._install()
-        self._notify_deleted(transaction.deleted)
+        gone = self._begin_retiring(transaction.retired)
+        self.changes.record(before, self.committed, transaction.author)
+        self._notify_deleted([*transaction.deleted, *gone])
         if transaction.explicit:
             self._notify_post_commit(transaction)
             self._close(transaction)
@@ -112,6 +115,22 @@ class Store:
         self.run_time.report("V-38", f"filter {name!r} deleted while its callout is at work on a flow")
         return True
 
+    def _begin_retiring(self, entries: Iterable[FilterEntry]) -> list[FilterEntry]:
+        """Let the run time finish with filters that are out of force; those that it has no stage of are gone."""
+        gone = [e for e in entries if self.run_time.retire(e.run_time, partial(self._retired, e))]
+        for entry in gone:
+            del self.committed.retiring[entry.run_time.filter_id]
+        return gone
+
+    def _retired(self, entry: FilterEntry) -> None:
+        """The last flow has finished with a retiring filter: the object disappears (MGMT-16)."""
+        before = self.committed.fork()
+        for tables in (self.committed, *([self._open.tables] if self._open is not None else [])):
+            tables.retiring.pop(entry.run_time.filter_id, None)
+        self.changes.record(before, self.committed)
+        self._notify_deleted([entry])
+        self.changes.deliver()
+
     def remove_by_force(self, filters: Iterable[FilterEntry], discard: Callable[[Tables], None]) -> None:
         """Deletes filters even where they are busy (V-38), and whatever else `discard` takes out (MGMT-13).
 
@@ -126,8 +145,11 @@ class Store:
         if self._open is not None:
             discard(self._open.tables)
             self._open.deleted = [entry for entry in self._open.deleted if entry not in filters]
+            self._open.retired = [entry for entry in self._open.retired if entry not in filters]
         if self._concerns_run_time(before):
             self._install()
+        for filter_id in before.retiring.keys() - self.committed.retiring.keys():
+            self.run_time.end_retiring(filter_id)
         self._notify_deleted(filters)
         self.changes.deliver()
 

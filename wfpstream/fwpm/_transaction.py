@@ -16,7 +16,7 @@ from wfpstream.fwpm._runtime import RunTime, Timer
 class Transaction:
     """A fork of the tables and what was done to it; explicit, or implicit around one call (MGMT-1)."""
 
-    __slots__ = ("added", "author", "deleted", "explicit", "read_only", "recompile", "tables")
+    __slots__ = ("added", "author", "deleted", "explicit", "read_only", "recompile", "retired", "tables")
 
     def __init__(
         self, tables: Tables, *, explicit: bool, read_only: bool = False, author: object | None = None
@@ -29,6 +29,8 @@ class Transaction:
         # In order of the calls; a filter added and deleted again is in both.
         self.added: list[FilterEntry] = []
         self.deleted: list[FilterEntry] = []
+        # Out of force with the commit, and deleted when no flow needs them any more (MGMT-16).
+        self.retired: list[FilterEntry] = []
         # Set by what the run time has to know of: filters and callouts.
         self.recompile = False
 

@@ -165,7 +165,8 @@ class Filter:
     `weight`: EMPTY (automatic), UINT8 0..15 (range) or UINT64 (exact) (MGMT-6). `provider_context_key` counts
     with FilterFlags.HAS_PROVIDER_CONTEXT only. Extension: `provider_object` is handed to the callout as the
     provider context, in place of the record that `provider_context_key` names (MGMT-18).
-    `filter_id` and `effective_weight` are filled in by the engine.
+    `filter_id` and `effective_weight` are filled in by the engine, and so is `retiring` (extension): it is out of
+    force, and finishes what it has to do for running flows (MGMT-16).
     """
 
     filter_key: UUID = ZERO_KEY
@@ -184,3 +185,4 @@ class Filter:
     provider_object: object | None = None
     filter_id: int = 0
     effective_weight: FwpValue = EMPTY
+    retiring: bool = False

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ._filter import Filter2
     from ._flow import Endpoints
     from ._inputs import Inputs
-    from ._lifecycle import Lifecycle
+    from ._pipeline import Pipeline
 
 _METADATA = int(MetadataField.FLOW_HANDLE | MetadataField.COMPARTMENT_ID)  # MET-2: only what we can fill
 
@@ -33,12 +33,12 @@ class Establisher:
     """Turns attempts into flows; one per engine."""
 
     def __init__(
-        self, core: Core, callouts: CalloutTable, inputs: Inputs, lifecycle: Lifecycle, contexts: Contexts
+        self, core: Core, callouts: CalloutTable, inputs: Inputs, pipeline: Pipeline, contexts: Contexts
     ) -> None:
         self.core = core
         self.callouts = callouts
         self.inputs = inputs
-        self.lifecycle = lifecycle
+        self.pipeline = pipeline
         self.contexts = contexts
 
     def establish(self, attempt: Attempt, endpoints: Endpoints) -> Flow | None:
@@ -59,7 +59,7 @@ class Establisher:
             self._refuse(flow, arbitration, layer.name.lower())
             return None
         flow.phase = LIVE
-        self.lifecycle.build(flow)
+        self.pipeline.build(flow)
         if core.sinks:
             self._emit(flow, layer.name.lower())
         core.mark(flow)

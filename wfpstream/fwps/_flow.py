@@ -74,6 +74,13 @@ _PERMIT_IF_UNREGISTERED = int(FilterRunFlags.PERMIT_IF_CALLOUT_UNREGISTERED)
 _MID_STREAM = int(IncomingFlag.MID_STREAM_INSPECTION)
 
 
+# What `Lane.absorb` adds up.
+_SUMMED = (
+    "in_o", "in_i", "permitted_o", "permitted_i", "blocked_o", "blocked_i", "discarded_o", "discarded_i",
+    "unseen_discarded_o", "unseen_discarded_i", "injected",
+)  # fmt: skip
+
+
 class Lane:
     """One stage in one direction. Everything counted is in bytes.
 
@@ -105,6 +112,7 @@ class Lane:
         "in_o",
         "injected",
         "last_blocked",
+        "let_go",
         "limit_shown",
         "missed",
         "mode",
@@ -149,6 +157,7 @@ class Lane:
         self.carry = 0  # original bytes removed here since the last run that left (ARB-11)
         self.missed = 0
         self.closed = False
+        self.let_go = False  # the stage is retiring and has nothing left to do here (MGMT-16)
         self.fin_pended = False
         self.fin_pended_at = 0.0
         self.held_since = 0.0
@@ -263,6 +272,19 @@ class Lane:
             self.unseen_discarded_o += run.length if original else 0
             self.unseen_discarded_i += 0 if original else run.length
 
+    def absorb(self, following: Lane) -> None:
+        """Take over the counts of the next lane: both are idle and their stages gone, and one place is enough.
+
+        What left this one and reached the other is inside now, so the part of it that was not bypassed there no
+        longer counts as bypassed here; every equation of the ledger still holds for the two as one.
+        """
+        self.bypassed_o -= following.in_o + following.unseen_discarded_o
+        self.bypassed_i -= following.in_i + following.unseen_discarded_i
+        for name in _SUMMED:
+            setattr(self, name, getattr(self, name) + getattr(following, name))
+        self.carry += following.carry
+        self.closed = self.closed or following.closed
+
     def keep(self) -> None:
         """Copy what lies in the driver's buffer: only runs put in since the last time can (linear in them)."""
         for run in islice(reversed(self.queue), self.fresh):
@@ -297,11 +319,14 @@ class Stage:
         kind: CALL, PASS, REMOVE or PERMIT_ALL of `_stream_state`.
         mid_stream: the stage began after the flow was established (MID-1).
         passing: answers under this filter that let all the bytes go on and are no violation, and their effects.
+        draining: the filter is retiring; the stage finishes what it has and gets nothing new (MGMT-16).
+        retired: the filter is gone; the stage is transparent and keeps its place for the ledger's sake.
     """
 
     __slots__ = (
         "allowed",
         "context",
+        "draining",
         "entry",
         "filter",
         "flow",
@@ -324,6 +349,7 @@ class Stage:
         self.index = 0
         self.next_sub_layer = 0
         self.allowed = False
+        self.draining = False
         self.retired = False
         self.context = 0
         self.kind = PASS
@@ -422,6 +448,7 @@ class Flow:
         "contexts",
         "discarded_unread",
         "doomed",
+        "draining",
         "end_reason",
         "end_status",
         "endpoints",
@@ -507,6 +534,7 @@ class Flow:
         self.gone_reported = False
         self.reported = False
         self.needs_stages = False
+        self.draining = False  # some stage of it is
         self.occupied = [False, False]
         self.marked = False
         self.is_offloaded = False
@@ -638,11 +666,19 @@ class Flow:
         return lane.queue[0].offset if lane.queue else self.read[lane.direction]
 
     def stage_of(self, callout_id: int) -> Stage | None:
-        """The highest-weight stage of a callout on this flow (INJ-10)."""
+        """The highest-weight stage of a callout on this flow (INJ-10).
+
+        One that is retiring comes first, what the callout still has is its (MGMT-16); one that is gone comes last.
+        """
+        found: Stage | None = None
         for stage in self.stages:
-            if stage.entry is not None and stage.entry.callout_id == callout_id:
+            if stage.entry is None or stage.entry.callout_id != callout_id:
+                continue
+            if stage.draining:
                 return stage
-        return None
+            if found is None or (found.retired and not stage.retired):
+                found = stage
+        return found
 
     def holds_nothing(self) -> bool:
         """Nothing held, queued, pended or uncompleted in either direction (ALW-7)."""

@@ -401,6 +401,8 @@ class Injector:
         if core.in_callback:
             core.mark(flow)  # CMP-16: the running loop delivers
             return
+        if flow.draining:  # MGMT-16: this may have been the last thing a retiring stage had
+            core.mark(flow)
         if core.options.inject_delivery == "queued":
             core.mark(flow)
         else:

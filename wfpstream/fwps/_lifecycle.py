@@ -1,32 +1,29 @@
-"""The life of a flow: its stages, its end, and what happens in between settlings.
+"""The life of a flow: what happens in between settlings, and its end.
 
-Owns building and rebuilding the pipeline (MGMT-11, MID-1), taking a flow down (IND-18, DRP-2, DRP-3) and the
-order of its last callbacks (CTX-21). It must not know how a connection was authorised.
+Owns taking a flow down (IND-18, DRP-2, DRP-3) and the order of its last callbacks (CTX-21). It must not know how a
+connection was authorised, nor which stages a flow has (`_pipeline`).
 """
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from wfpstream.fwp import NtStatus, profile_at_least
 
 from . import _stream_state as rules
 from ._constants import MetadataField
-from ._flow import ABORT_FLUSH, ABORT_NOW, ENDED, ENDING, LIVE, Stage
-from ._records import IncomingMetadataValues
-from ._watched_metadata import watched_metadata
+from ._flow import ABORT_FLUSH, ABORT_NOW, ENDED, ENDING, LIVE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ._callout import CalloutEntry, CalloutTable
     from ._contexts import Contexts
     from ._core import Core
-    from ._filter import Filter2
     from ._flow import Flow, Lane
     from ._injection import Injector
     from ._ownership import Ownership
+    from ._pipeline import Pipeline
+    from ._retiring import Retiring
     from ._waterfall import Waterfall
 
 REMEMBERED_RESETS = 1000
@@ -41,145 +38,25 @@ class Lifecycle:
     def __init__(
         self,
         core: Core,
-        callouts: CalloutTable,
         waterfall: Waterfall,
         ownership: Ownership,
         contexts: Contexts,
         injector: Injector,
+        pipeline: Pipeline,
+        retiring: Retiring,
     ) -> None:
         self.core = core
-        self.callouts = callouts
         self.waterfall = waterfall
         self.ownership = ownership
         self.contexts = contexts
         self.injector = injector
+        self.pipeline = pipeline
+        self.retiring = retiring
         self.flow_ended: Callable[[Flow], None] = lambda flow: None  # the workers' part
         core.pump = self.pump
         core.finish = self.finish
         core.complete = injector.complete
         core.strict_fault = self.strict_fault
-
-    # -- the pipeline ----------------------------------------------------------------------------------
-
-    def build(self, flow: Flow) -> None:
-        """The stages of a new flow: every stream filter that matches, in order (ARB-1, MGMT-12)."""
-        flow.stages = [self._stage(flow, f, False) for f in self._matching(flow)]
-        self._arrange(flow)
-        self._lint_sub_layers(flow.stages, {id(stage) for stage in flow.stages})
-
-    def rebuild(self, flow: Flow) -> None:
-        """MGMT-11: a committed change reaches a running flow at a byte boundary; new stages are mid-stream."""
-        flow.needs_stages = False
-        wanted = self._matching(flow)
-        old = flow.stages
-        known = {stage.filter.filter_id: stage for stage in old}
-        stages = [known.get(f.filter_id) or self._stage(flow, f, True) for f in wanted]
-        kept = {id(stage) for stage in stages}
-        self._keep_ghosts(flow, old, stages, kept)
-        places = {id(stage): index for index, stage in enumerate(stages)}
-        moved = [places[id(stage)] for stage in old]
-        for lanes in flow.lanes:
-            for lane in lanes:
-                for run in (*lane.queue, *lane.outbox):
-                    run.target = _moved_target(run.target, moved)
-        flow.stages = stages
-        self._arrange(flow)
-        added = places.keys() - {id(stage) for stage in old}
-        for direction in (0, 1):
-            self._count_past(flow, direction, added)
-        self._lint_sub_layers(stages, added)
-        for stage in old:
-            if id(stage) not in kept:
-                for lane in stage.lanes:
-                    self.waterfall.release_all(flow, lane)
-
-    def _keep_ghosts(self, flow: Flow, old: list[Stage], stages: list[Stage], kept: set[int]) -> None:
-        """A stage whose filter is gone stays, transparent, so that its share of the ledger stays with the flow."""
-        for position, stage in enumerate(old):
-            if id(stage) in kept:
-                continue
-            stage.retired = True
-            before = old[position - 1] if position else None
-            place = next((i + 1 for i, s in enumerate(stages) if s is before), 0)
-            stages.insert(place, stage)
-
-    def _count_past(self, flow: Flow, direction: int, added: set[int]) -> None:
-        """What went by before a stage was there counts as bypassed (LED-2)."""
-        original, injected = flow.read[direction] - flow.discarded_unread[direction], 0
-        for lane in flow.lanes[direction]:
-            if id(lane.stage) in added:
-                lane.bypassed_o, lane.bypassed_i = original, injected
-            waiting = [0, 0]  # bytes that have left this stage and not reached the next
-            for run in lane.outbox:
-                waiting[run.owner is not None] += run.length
-            original = lane.permitted_o + lane.bypassed_o - waiting[0]
-            injected = lane.permitted_i + lane.injected + lane.bypassed_i - waiting[1]
-
-    def _matching(self, flow: Flow) -> list[Filter2]:
-        values = flow.stream_values.incoming_value
-        listener = flow.endpoints.listener
-        return [f for f in self.core.filters.filters_at(flow.layer_id) if f.matches(values, listener)]
-
-    def _stage(self, flow: Flow, filter: Filter2, later: bool) -> Stage:
-        entry = self.callouts.find(filter.callout_key)
-        stage = Stage(flow, filter, entry, later)
-        meta = self._metadata(stage)
-        meta.flow_handle = flow.id
-        meta.compartment_id = 1
-        meta.listener = flow.endpoints.listener
-        meta.upstream_address = flow.upstream
-        meta.redirect_context = flow.redirect_context
-        stage.set_meta(meta)
-        return stage
-
-    def _metadata(self, stage: Stage) -> IncomingMetadataValues:
-        """Watched under the verifier (MET-3)."""
-        if self.core.options.verify.level == "off":
-            return IncomingMetadataValues(STREAM_METADATA)
-        lane = stage.lanes[0]
-
-        def report(member: str) -> None:
-            self.core.violation("V-30", f"metadata member {member} read without its presence bit", lane)
-
-        return watched_metadata(STREAM_METADATA, report)
-
-    def _arrange(self, flow: Flow) -> None:
-        """Number the stages, find where each sublayer ends, and make the lanes reachable."""
-        stages = flow.stages
-        for index in range(len(stages) - 1, -1, -1):
-            stage = stages[index]
-            stage.index = index
-            following = stages[index + 1] if index + 1 < len(stages) else None
-            same = following is not None and following.filter.sub_layer_key == stage.filter.sub_layer_key
-            stage.next_sub_layer = following.next_sub_layer if following is not None and same else index + 1
-        flow.lanes = ([s.lanes[0] for s in stages], [s.lanes[1] for s in stages])
-        for stage in stages:
-            stage.refresh()
-
-    def _lint_sub_layers(self, stages: list[Stage], added: set[int]) -> None:
-        """V-47: two callout filters of one sublayer match the same flow; said once for each pair."""
-        for heavy, light in pairwise([stage for stage in stages if not stage.retired]):
-            if id(heavy) not in added and id(light) not in added:
-                continue
-            both = heavy.filter.callout_id and light.filter.callout_id
-            if both and heavy.next_sub_layer > light.index and not heavy.is_inspection:
-                self.core.violation(
-                    "V-47",
-                    "the heavier of two callout filters in one sublayer hides the other",
-                    heavy.lanes[0],
-                )
-
-    def callout_changed(self, entry: CalloutEntry) -> None:
-        """Registered or unregistered: REG-8, MID-1, UNR-6."""
-        for flow in list(self.core.flows.values()):
-            for stage in flow.stages:
-                if stage.entry is not entry:
-                    continue
-                if entry.registered and entry.registered_at > flow.born:
-                    stage.mid_stream = True
-                    stage.set_meta(stage.meta or IncomingMetadataValues(STREAM_METADATA))
-                stage.refresh()
-                self.waterfall.stage_changed(flow, stage)
 
     # -- settling --------------------------------------------------------------------------------------
 
@@ -191,7 +68,7 @@ class Lifecycle:
             self.terminate(flow)
             return
         if flow.needs_stages and not any(lane.remainder for lanes in flow.lanes for lane in lanes):
-            self.rebuild(flow)
+            self.pipeline.rebuild(flow)
         self.flow_on(flow, 0)
 
     def flow_on(self, flow: Flow, first: int) -> None:
@@ -200,6 +77,8 @@ class Lifecycle:
             self.waterfall.run(flow, direction)
         if self.core.options.completion == "early":
             self.injector.complete_early_everywhere(flow)
+        if flow.draining:
+            self.retiring.look_at(flow)
         if flow.doomed is None:
             self._check_taken(flow)
             if not flow.marked:  # one direction may have given the other more to do
@@ -304,6 +183,7 @@ class Lifecycle:
         self.contexts.delete_all(flow)
         flow.phase = ENDED
         self.core.flows.pop(flow.id, None)
+        self.retiring.flow_ended(flow)
         self.core.touch(flow)
         if verify.level != "off" and flow.resetting_leg >= 0:
             self._remember_reset(flow)
@@ -358,10 +238,3 @@ class Lifecycle:
             ledger=ledger,
             duration=self.core.clock() - flow.established_at,
         )
-
-
-def _moved_target(target: int, moved: list[int]) -> int:
-    """Where a target index of the old pipeline lies in the new one."""
-    if target < len(moved):
-        return moved[target]
-    return (moved[-1] if moved else -1) + 1

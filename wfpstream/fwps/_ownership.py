@@ -325,6 +325,9 @@ class Ownership:
         lane.pended_buffers -= 1
         lane.pended_bytes -= record.length
         flow = lane.stage.flow
+        if flow.draining:  # MGMT-16: this may have been the last thing a retiring stage had
+            self.core.mark(flow)
+            self.core.request_turn()
         if record.taken:
             flow.taken[lane.direction] -= record.length
         else:

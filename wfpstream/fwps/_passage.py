@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from . import _stream_state as rules
 from ._classify import Classifier
-from ._run import Run
+from ._run import EMPTY_VIEW, Run
 from ._stream_state import IDLE
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Passage:
             owner = run.owner
             if owner is not None and owner.lane.stage.entry is lane.stage.entry and run.target <= index:
                 run.target = index + 1  # INJ-2: never shown to the callout that injected it
-            if lane.queue or (kind == rules.CALL and run.target <= index):
+            if lane.queue or (kind == rules.CALL and run.target <= index and not lane.let_go):
                 lane.append(run)
                 if flow is self._flow and direction == self._direction and index > self._touched:
                     self._touched = index
@@ -201,6 +201,14 @@ class Passage:
                 self._pass_by(flow, lane, run)
         if lane.outbox:
             lane.outbox[-1].last = True
+
+    def release_fin(self, flow: Flow, lane: Lane) -> None:
+        """A pended FIN whose callout will not inject it any more goes on, behind all that was released (MGMT-13)."""
+        fin = Run(EMPTY_VIEW, None, 0, lane.stage.index + 1, flow.read[lane.direction], fin=True)
+        fin.missed, lane.carry = lane.carry, 0
+        lane.fin_pended = False
+        lane.closed = True
+        lane.hand_on(fin)
 
     def _go_on(self, flow: Flow, lane: Lane, run: Run) -> None:
         """Bytes the stage was shown and never decided: permitted, in the items they came in."""

@@ -35,6 +35,8 @@ from ._lifecycle import Lifecycle
 from ._net_buffer import NetBufferList
 from ._options import EngineOptions
 from ._ownership import ALLOCATED, CLONE, Ownership
+from ._pipeline import Pipeline
+from ._retiring import Retiring
 from ._stream_data import StreamData
 from ._waterfall import Waterfall
 from ._worker import WorkerHost
@@ -67,12 +69,20 @@ class RunTime(ConnectionServices):
         self.contexts = Contexts(core, self.callouts, self.waterfall)
         self.injector = Injector(core, self.callouts, self.ownership, self.waterfall)
         self.injector.next_handle = self._next_handle
+        self.retiring = Retiring(core, self.callouts, self.waterfall)
+        self.pipeline = Pipeline(core, self.callouts, self.waterfall, self.retiring)
         self.lifecycle = Lifecycle(
-            core, self.callouts, self.waterfall, self.ownership, self.contexts, self.injector
+            core,
+            self.waterfall,
+            self.ownership,
+            self.contexts,
+            self.injector,
+            self.pipeline,
+            self.retiring,
         )
         self.inputs = Inputs(core, self.waterfall, self.lifecycle)
         self.connections = Connections(core, self.callouts, self._next_handle, self.waterfall.doom)
-        self.establisher = Establisher(core, self.callouts, self.inputs, self.lifecycle, self.contexts)
+        self.establisher = Establisher(core, self.callouts, self.inputs, self.pipeline, self.contexts)
         self.workers = WorkerHost(core, self.ownership)
         self.lifecycle.flow_ended = self.workers.end_flow
         self._tracked: dict[int, Any] = {}
@@ -151,7 +161,7 @@ class RunTime(ConnectionServices):
         self._lint_flags(structure)
         entry = self.callouts.entry(structure.callout_key)
         entry.register(structure, self.core.next_tick())
-        self.lifecycle.callout_changed(entry)
+        self.pipeline.callout_changed(entry)
         return NtStatus.STATUS_SUCCESS, entry.callout_id
 
     def _may_register(self, structure: Callout0, version: int) -> tuple[NtStatus, str | None]:
@@ -200,13 +210,16 @@ class RunTime(ConnectionServices):
             return self.core.refused("callout_unregister", NtStatus.STATUS_DEVICE_BUSY, "LAY-30")
         self.ownership.report_leaks(callout_id=entry.callout_id)
         entry.clear()
-        self.lifecycle.callout_changed(entry)
+        self.pipeline.callout_changed(entry)
         return NtStatus.STATUS_SUCCESS
 
-    def register(self, callout: ComfortableCallout, name: str) -> list[tuple[LayerId, UUID, int]]:
+    def register(
+        self, callout: ComfortableCallout, name: str, key_name: str | None = None
+    ) -> list[tuple[LayerId, UUID, int]]:
         """Register a comfortable callout once per layer and family (REG-9): (layer, key, callout id) each.
 
-        Raises ValueError for an unknown layer or when the callout is refused.
+        Its keys are made from `key_name`, or from the name: the successor of a callout that is still at work has
+        the same name and keys of its own. Raises ValueError for an unknown layer or when the callout is refused.
         """
         made: list[tuple[LayerId, UUID, int]] = []
         callout.name = name
@@ -216,7 +229,7 @@ class RunTime(ConnectionServices):
         for layer_name, layer in layers_of(callout):
             if layer_name == "ale_connect_redirect" and not profile_at_least(self.profile, "win7"):
                 continue
-            key = callout_key(name, layer)
+            key = callout_key(key_name or name, layer)
             status, callout_id = self._register(
                 structure_for(callout, layer_name, key), min(callout.version, 2)
             )
@@ -318,6 +331,17 @@ class RunTime(ConnectionServices):
                 core.mark(flow)
         if core.dirty and not core.in_callback:
             core.request_turn()
+
+    def retire(self, filter: Filter2, gone: Callable[[], None]) -> bool:
+        """MGMT-16: a filter that `install` took out of force drains. True: no flow had a stage of it.
+
+        Otherwise `gone` is called, outside of callbacks, when the last stage has finished.
+        """
+        return self.retiring.begin(filter, gone)
+
+    def end_retiring(self, filter_id: int) -> None:
+        """End what is left of a retiring filter by force (MGMT-13)."""
+        self.retiring.end_now(filter_id)
 
     def passive_call_refused(self, call: str) -> NtStatus | None:
         """IRQ-3: PASSIVE only; inside classify, completion or flowDelete V-32, inside notifyFn V-33 for Fwpm*."""

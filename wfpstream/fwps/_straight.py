@@ -43,6 +43,7 @@ class StraightWay:
             or flow.phase != LIVE
             or flow.doomed is not None
             or flow.needs_stages
+            or flow.draining
             or flow.input_ended[direction]
             or flow.out[direction].fin_run is not None
             or core.dirty
@@ -104,7 +105,9 @@ class StraightWay:
             )
             # PERMIT or CONTINUE of the whole item, and nothing else happened?
             effect = 0
-            if answer is not None and not (lane.outbox or flow.removing) and flow.doomed is None:
+            # A decision of a lane with out-of-band work is judged, and may be a fault (V-17): not the short way.
+            judged = lane.pended_buffers or lane.fin_pended or lane.oob_ever
+            if answer is not None and not (lane.outbox or flow.removing or judged) and flow.doomed is None:
                 out, packet = answer
                 enforced = packet.count_bytes_enforced
                 if not packet.stream_action and (not enforced or enforced == length):
@@ -114,8 +117,6 @@ class StraightWay:
                 self._waterfall.conclude(flow, lane, DATA, length, flags, 0, answer)
                 return False
             # As Waterfall._move and Passage._release, then Passage.deliver at the next stage.
-            if lane.pended_buffers or lane.fin_pended or lane.oob_ever:
-                self._classifier.note_decision(lane, DATA, effect)
             lane.last_blocked = False
             lane.queue.clear()
             lane.bytes = lane.visible = 0

@@ -66,7 +66,7 @@ class Waterfall(Passage):
 
     def _step(self, flow: Flow, lane: Lane) -> bool:
         """One indication of this lane, or one run past it. False: it can do nothing now."""
-        if lane.stage.kind != rules.CALL:
+        if lane.stage.kind != rules.CALL or lane.let_go:
             self.release_all(flow, lane)
             return True
         mode = lane.mode
@@ -80,6 +80,8 @@ class Waterfall(Passage):
             return True
         if mode == DEFERRED:
             return self._step_continued(flow, lane)
+        if lane.stage.draining and not lane.remainder:
+            return False  # MGMT-16: what is new waits until the stage has finished what it has
         if head.fin:
             self._indicate_fin(flow, lane, head)
         elif head.flags & EXPEDITED:
@@ -101,7 +103,9 @@ class Waterfall(Passage):
         elif head.flags & EXPEDITED:
             self._indicate_urgent(flow, lane, head)
         else:
-            self._indicate(flow, lane, lane.visible, False)
+            # MGMT-16: a retiring stage gets back what it held, and nothing new with it.
+            wanted = lane.held if lane.stage.draining else lane.visible
+            self._indicate(flow, lane, wanted, False)
         return True
 
     def _step_waiting(self, flow: Flow, lane: Lane) -> bool:

@@ -1,0 +1,200 @@
+"""Retiring a filter: its stages finish what they have, get nothing new, and then are gone (MGMT-16).
+
+Owns when a stage, and with the last one the filter, has nothing left to do, and the end by force when that takes too
+long. A direction of a stage is let go by itself as soon as it is idle: one that waits for the other direction's
+answer must not keep that answer back. It must not know management objects: who retires a filter says whom to tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from . import _stream_state as rules
+from ._stream_state import IDLE
+
+if TYPE_CHECKING:
+    from ._callout import CalloutTable, ComfortableCallout
+    from ._core import Core, Timer
+    from ._filter import Filter2
+    from ._flow import Flow, Lane, Stage
+    from ._waterfall import Waterfall
+
+
+class Retirement:
+    """One filter on its way out: the flows that still have a stage of it, and who is told when none has."""
+
+    __slots__ = ("asked_to_drain", "filter", "flows", "gone", "timer")
+
+    def __init__(self, filter: Filter2, flows: set[int], gone: Callable[[], None]) -> None:
+        self.filter = filter
+        self.flows = flows
+        self.gone = gone
+        self.timer: Timer | None = None
+        self.asked_to_drain = False
+
+
+class Retiring:
+    """The filters of one engine that are on their way out."""
+
+    def __init__(self, core: Core, callouts: CalloutTable, waterfall: Waterfall) -> None:
+        self._core = core
+        self._callouts = callouts
+        self._waterfall = waterfall
+        self._going: dict[int, Retirement] = {}
+
+    def __contains__(self, filter_id: int) -> bool:
+        return filter_id in self._going
+
+    def begin(self, filter: Filter2, gone: Callable[[], None]) -> bool:
+        """The filter is in force no more. True: no flow has a stage of it, so it is gone already.
+
+        Otherwise `gone` is called, outside of all callbacks, when the last stage has finished, or has been ended by
+        force after `timeouts.drain`.
+        """
+        flows = {flow.id for flow in self._core.flows.values() if _stages_of(flow, filter.filter_id)}
+        if not flows:
+            return True
+        retirement = Retirement(filter, flows, gone)
+        self._going[filter.filter_id] = retirement
+        limit = self._core.options.timeouts.drain
+        if limit:
+            due = self._core.clock() + limit
+            retirement.timer = self._core.at(due, lambda: self._too_late(filter.filter_id))
+        self._ask_to_drain(retirement)
+        return False
+
+    def _ask_to_drain(self, retirement: Retirement) -> None:
+        """A callout that no filter in force names releases what it has (MGMT-16, `drain`)."""
+        owner = self._owner(retirement.filter)
+        if owner is None or not owner.drains or any(self._owner(f) is owner for f in self._core.filters):
+            return
+        if any(other.asked_to_drain and self._owner(other.filter) is owner for other in self._going.values()):
+            return
+        retirement.asked_to_drain = True
+        try:
+            owner.drain()
+        except Exception as error:
+            text = f"{type(error).__name__} out of drain: {error}"
+            self._core.violation(
+                "V-40", text, entry=self._callouts.find(retirement.filter.callout_key), error=error
+            )
+
+    def _owner(self, filter: Filter2) -> ComfortableCallout | None:
+        entry = self._callouts.find(filter.callout_key)
+        return entry.owner if entry is not None else None
+
+    # -- a flow's part -----------------------------------------------------------------------------------
+
+    def look_at(self, flow: Flow) -> None:
+        """Let go of the directions and stages of a flow that have become idle."""
+        if flow.doomed is not None:
+            return
+        changed = False
+        for stage in flow.stages:
+            if stage.draining and self._has_let_go(flow, stage):
+                changed = True
+                if all(lane.let_go for lane in stage.lanes):
+                    self._leave(flow, stage)
+        if changed:
+            flow.draining = any(stage.draining for stage in flow.stages)
+            self._core.mark(flow)
+
+    def _has_let_go(self, flow: Flow, stage: Stage) -> bool:
+        """Whether a direction of the stage is done since the last look."""
+        changed = False
+        for lane in stage.lanes:
+            if not lane.let_go and is_idle(lane):
+                lane.let_go = changed = True
+                if lane.queue:
+                    self._waterfall.release_all(flow, lane)
+        return changed
+
+    def _leave(self, flow: Flow, stage: Stage) -> None:
+        """The stage stays in its place, transparent, until the pipeline is rebuilt."""
+        stage.draining = False
+        stage.retired = True
+        stage.refresh()
+        self._left(flow, stage.filter.filter_id)
+
+    def flow_ended(self, flow: Flow) -> None:
+        """Its stages need no longer be waited for."""
+        for stage in flow.stages:
+            if stage.filter.filter_id in self._going:
+                self._left(flow, stage.filter.filter_id)
+
+    def _left(self, flow: Flow, filter_id: int) -> None:
+        retirement = self._going.get(filter_id)
+        if retirement is None:
+            return
+        retirement.flows.discard(flow.id)
+        if retirement.flows:
+            return
+        del self._going[filter_id]
+        if retirement.timer is not None:
+            retirement.timer.cancel()
+        self._tell(retirement)
+
+    # -- by force ----------------------------------------------------------------------------------------
+
+    def end_now(self, filter_id: int) -> Retirement | None:
+        """End what is left of a retiring filter by force (MGMT-13); nobody is told. None: it is gone already."""
+        retirement = self._going.pop(filter_id, None)
+        if retirement is None:
+            return None
+        if retirement.timer is not None:
+            retirement.timer.cancel()
+        for flow_id in sorted(retirement.flows):
+            flow = self._core.flows[flow_id]
+            for stage in _stages_of(flow, filter_id):
+                self.end_stage(flow, stage)
+            flow.draining = any(stage.draining for stage in flow.stages)
+            self._core.mark(flow)
+        self._core.request_turn()
+        return retirement
+
+    def _too_late(self, filter_id: int) -> None:
+        name = self._going[filter_id].filter.name
+        self._core.violation("V-38", f"filter {name!r} had not finished when `timeouts.drain` passed")
+        retirement = self.end_now(filter_id)
+        if retirement is not None:
+            self._tell(retirement)
+
+    def _tell(self, retirement: Retirement) -> None:
+        """Later: notifyFn and change callbacks run at PASSIVE, not on top of a settling loop."""
+        self._core.at(self._core.clock(), retirement.gone)
+
+    def end_stage(self, flow: Flow, stage: Stage) -> None:
+        """MGMT-13: what the stage holds goes on as permitted, a pended FIN too.
+
+        Pended bytes are the callout's, which cannot give them back any more. A stream with a hole in it must not
+        look whole: such a flow is aborted.
+        """
+        stage.draining = False
+        stage.retired = True
+        stage.refresh()
+        lost = next((lane for lane in stage.lanes if lane.pended_buffers), None)
+        if lost is not None:
+            place = {"dir": flow.direction_name(lost.direction), "len": lost.pended_bytes}
+            self._waterfall.report_policy(flow, lost, "drain", rules.POLICY_DROP, **place)
+            self._waterfall.doom(flow, "drop")
+            return
+        for lane in stage.lanes:
+            self._waterfall.release_all(flow, lane)
+            if lane.fin_pended:
+                self._waterfall.release_fin(flow, lane)
+
+
+def is_idle(lane: Lane) -> bool:
+    """MGMT-14 turned round: nothing shown and undecided, nothing pended, no injection under way."""
+    return (
+        lane.mode == IDLE
+        and not lane.remainder
+        and not lane.pended_buffers
+        and not lane.fin_pended
+        and not lane.outstanding
+    )
+
+
+def _stages_of(flow: Flow, filter_id: int) -> list[Stage]:
+    return [stage for stage in flow.stages if stage.filter.filter_id == filter_id and not stage.retired]
