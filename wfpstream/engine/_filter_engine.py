@@ -26,6 +26,7 @@ from wfpstream.fwpm import Callout as CalloutObject
 from wfpstream.fwps import Attempt, Callout, Endpoints, EngineOptions, Flow, LayerId, RunTime
 
 from ._bridge import Bridge
+from ._leaving import Leaving
 from ._overlap import Overlaps, call_of
 
 T = TypeVar("T")
@@ -55,6 +56,10 @@ class AddedCallout:
         """Delete the filters and the callout; STATUS_FWP_IN_USE while it is busy on a flow (MGMT-13)."""
         return self._engine.remove_callout(self)
 
+    def retire(self) -> None:
+        """Take the callout out of force now; what it does for running flows is finished first (MGMT-16)."""
+        self._engine.retire_callout(self)
+
 
 class FilterEngine:
     """The engine at its border (architecture, section 4). One engine belongs to one thread.
@@ -71,6 +76,8 @@ class FilterEngine:
         self._core = self.fwps.core
         self._bridge = Bridge()
         self._overlaps = Overlaps()
+        self._leaving = Leaving(self, self.fwps)
+        self.management.when_filters_go(self._leaving.look)
         self._session: Session | None = None
         self._next_weight = FIRST_SUB_LAYER_WEIGHT
         self._names: dict[str, int] = {}
@@ -337,6 +344,23 @@ class FilterEngine:
             )  # closes when its last one completed
             added.callout.injection_handle = 0
         return session.sub_layer_delete_by_key(added.sub_layer_key)
+
+    def retire_callout(self, added: AddedCallout) -> None:
+        """Undo `add_callout` without waiting: its filters retire, and the callout goes with the last of them."""
+        session = self.session
+        while added.filter_ids:
+            session.filter_retire_by_id(added.filter_ids.pop())
+        session.sub_layer_delete_by_key(added.sub_layer_key)
+        if added.owns_callout:
+            self.release_callout(added.callout)
+
+    def release_callout(self, callout: Callout) -> bool:
+        """Unregister a comfortable callout as soon as no filter names it (UNR-8), and delete its callout objects.
+
+        Filters that retire are waited for; its contexts are removed and its injection handle is destroyed. It must
+        not be used again. True: it is gone already.
+        """
+        return self._leaving.add(callout)
 
     def _take_weight(self) -> int:
         weight = self._next_weight

@@ -5,6 +5,7 @@ Owns the list of open sessions. Must not know the run time beyond its protocol.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 from uuid import UUID
 
@@ -66,6 +67,10 @@ class Management:
         self._sessions = [one for one in self._sessions if one.is_open]
         self._sessions.append(session)
         return NtStatus.STATUS_SUCCESS, session
+
+    def when_filters_go(self, fn: Callable[[], None]) -> None:
+        """Call `fn` after every commit that deleted filters, and when a retiring one is gone. There is one `fn`."""
+        self._store.filters_gone = fn
 
     def force_delete(self, filter_id: int) -> NtStatus:
         """Deletes a filter even while busy (MGMT-13): held data is released as permitted, V-38 reported."""

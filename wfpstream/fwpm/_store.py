@@ -47,6 +47,8 @@ class Store:
         self.committed = _built_in_tables()
         self.lock = WriteLock(run_time)
         self.changes = ChangeFeed(run_time)
+        # Called when filters have been deleted: what they named may be free now.
+        self.filters_gone: Callable[[], None] = lambda: None
         # The open sessions, and what they have open: neither belongs to a transaction.
         self.sessions: dict[UUID, SessionRecord] = {}
         self.handles = Handles()
@@ -100,6 +102,8 @@ class Store:
             self._notify_post_commit(transaction)
             self._close(transaction)
         self.changes.deliver()
+        if transaction.deleted or gone:
+            self.filters_gone()
         return NtStatus.STATUS_SUCCESS
 
     def abort(self, transaction: Transaction) -> None:
@@ -130,6 +134,7 @@ class Store:
         self.changes.record(before, self.committed)
         self._notify_deleted([entry])
         self.changes.deliver()
+        self.filters_gone()
 
     def remove_by_force(self, filters: Iterable[FilterEntry], discard: Callable[[Tables], None]) -> None:
         """Deletes filters even where they are busy (V-38), and whatever else `discard` takes out (MGMT-13).

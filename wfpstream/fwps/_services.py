@@ -243,6 +243,15 @@ class RunTime(ConnectionServices):
         callout.on_registered()
         return made
 
+    def pends_connections(self, callout_key: UUID) -> bool:
+        """A connection waits for this callout: it cannot be unregistered now (LAY-30)."""
+        entry = self.callouts.find(callout_key)
+        return entry is not None and entry.pended > 0
+
+    def forget_callout(self, callout: ComfortableCallout) -> None:
+        """After its last unregistration: end what still works for it."""
+        self.workers.forget(callout)
+
     def report_left_behind(self) -> None:
         """V-39, CLN-9: what a driver must have given back before the engine stops.
 

@@ -512,18 +512,29 @@ class WorkerHost:
     def end_flow(self, flow: Flow) -> None:
         """The flow is over: each worker gets an abort item, once, and is closed when it does not end by itself."""
         for worker in [worker for worker in flow.workers.values() if worker is not None]:
-            self._ready.pop(worker, None)
-            self._all.pop(worker, None)
-            self._let_go(worker, list(worker._inbox))
-            worker._inbox.clear()
-            coroutine = worker._coroutine
-            if coroutine is not None:
-                worker._inbox.append(Pended("abort", b"", 0, None, self))
-                self.step(worker)
-                coroutine.close()
-            worker._coroutine = None
-            worker._release_taken()
+            self._end(worker)
         flow.workers.clear()
+
+    def forget(self, callout: object) -> None:
+        """The callout is gone, and its workers with it: an object made later may get its identity."""
+        for flow in self.core.flows.values():
+            for key in [key for key in flow.workers if key[0] == id(callout)]:
+                worker = flow.workers.pop(key)
+                if worker is not None:
+                    self._end(worker)
+
+    def _end(self, worker: Worker) -> None:
+        self._ready.pop(worker, None)
+        self._all.pop(worker, None)
+        self._let_go(worker, list(worker._inbox))
+        worker._inbox.clear()
+        coroutine = worker._coroutine
+        if coroutine is not None:
+            worker._inbox.append(Pended("abort", b"", 0, None, self))
+            self.step(worker)
+            coroutine.close()
+        worker._coroutine = None
+        worker._release_taken()
 
     def drain(self, callout: WorkingCallout) -> None:
         for worker in list(self._all):
