@@ -14,6 +14,7 @@ from wfpstream import __version__
 from wfpstream.cli._base import DONE, FAILED, INTERRUPTED, InputError, JobError, give_up_stdout, note, report
 from wfpstream.cli._callouts import callouts
 from wfpstream.cli._check import check
+from wfpstream.cli._ctl import ctl
 from wfpstream.cli._demo import demo
 from wfpstream.cli._replay import replay
 from wfpstream.cli._run import run
@@ -62,7 +63,7 @@ def main() -> None:
     """The Windows Filtering Platform's TCP stream layer, in user space on Linux."""
 
 
-for _command in (demo, run, replay, check, show, callouts, transparent):
+for _command in (demo, run, replay, check, show, callouts, transparent, ctl):
     main.add_command(_command)
 
 

@@ -22,6 +22,7 @@ from wfpstream.fwps import (
 from wfpstream.fwps import HELD_BACK as DEFERRED
 
 from ._bridge import Bridge
+from ._describe import describe_flow, describe_flow_in_depth, describe_load
 from ._filter_engine import AddedCallout, FilterEngine
 
 ENDED = READ_ENDED
@@ -47,4 +48,7 @@ __all__ = [
     "Policy",
     "Timeouts",
     "Verify",
+    "describe_flow",
+    "describe_flow_in_depth",
+    "describe_load",
 ]
