@@ -90,9 +90,9 @@ def test_the_command_line_is_asked_first_then_the_rules_each_in_order() -> None:
     """
     engine = built(textwrap.dedent(text), "allow_after,bytes=1", "monitor,log=none")
     asked = [one.display_data.name for one in sub_layers_of(engine).values()]
-    assert asked[:4] == ["allow_after", "monitor", "rule 1: monitor#2", "second"]
+    assert asked[:4] == ["--callout allow_after", "--callout monitor", "monitor", "second"]
     actions = {one.display_data.name: one.action_type for one in filters_of(engine)}
-    assert actions["monitor"] == ActionType.CALLOUT_INSPECTION
+    assert actions["--callout monitor"] == actions["monitor"] == ActionType.CALLOUT_INSPECTION
     assert actions["second"] == ActionType.CALLOUT_UNKNOWN
 
 
@@ -249,7 +249,7 @@ def test_a_callout_in_a_file_beside_the_configuration(tmp_path: Path) -> None:
     (tmp_path / "word").write_bytes(b"\xff")
     (tmp_path / "f.toml").write_text('[[rule]]\ncallout = "./mine.py:Mine,text=@word"\n')
     engine = build_engine(load_config(tmp_path / "f.toml"))
-    assert filters_of(engine)[0].display_data.name == "rule 1: mine.py:Mine"
+    assert filters_of(engine)[0].display_data.name == "./mine.py:Mine,text=@word"
 
 
 @pytest.mark.parametrize(
@@ -435,7 +435,7 @@ def test_nothing_is_left_of_a_transaction_that_failed(monkeypatch: pytest.Monkey
         engines.append(FilterEngine(*args))
         return engines[-1]
 
-    monkeypatch.setattr("wfpstream.config._build.FilterEngine", made)
+    monkeypatch.setattr("wfpstream.config._deploy.FilterEngine", made)
     text = LONG + "permit_if_callout_unregistered = true\n"
     errors_of(text)
     (engine,) = engines

@@ -8,6 +8,8 @@ from __future__ import annotations
 from wfpstream.config._addresses import format_address, parse_address, parse_mode
 from wfpstream.config._build import build_engine
 from wfpstream.config._callout_text import CalloutText, parse_callout
+from wfpstream.config._deploy import Deployment, Pending, deploy
+from wfpstream.config._difference import Change, Difference
 from wfpstream.config._errors import ConfigError, Problem
 from wfpstream.config._load import LoadedConfig, load_config, parse_config
 from wfpstream.config._model import Config, Listener, config_schema
@@ -20,13 +22,18 @@ from wfpstream.config._settings import (
 
 __all__ = [
     "CalloutText",
+    "Change",
     "Config",
     "ConfigError",
+    "Deployment",
+    "Difference",
     "Listener",
     "LoadedConfig",
+    "Pending",
     "Problem",
     "build_engine",
     "config_schema",
+    "deploy",
     "engine_options",
     "format_address",
     "listener_settings",

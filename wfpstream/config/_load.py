@@ -11,8 +11,8 @@ import os
 import stat
 import tomllib
 import typing
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
@@ -79,11 +79,20 @@ def parse_config(text: str, source: str = "") -> LoadedConfig:
     except tomllib.TOMLDecodeError as error:
         raise _syntax_error(str(error), text, source) from error
     folder = Path(source).resolve().parent if source else Path.cwd()
-    empty = LoadedConfig(Config(), source, folder, find_lines(text))
+    return decode_config(raw, LoadedConfig(Config(), source, folder, find_lines(text)))
+
+
+def decode_config(raw: Mapping[str, object], place: LoadedConfig | None = None) -> LoadedConfig:
+    """Decode what a configuration says; `place` knows where it says it.
+
+    Raises:
+        ConfigError: it has keys or values of another form; every one is named.
+    """
+    place = place or LoadedConfig(Config())
     problems = list(_check_table(Config, raw, ()))
     if problems:
-        raise empty.error(problems)
-    return LoadedConfig(msgspec.convert(raw, Config), source, folder, empty.lines)
+        raise place.error(problems)
+    return replace(place, config=msgspec.convert(raw, Config))
 
 
 def _refuse_foreign_hands(fd: int, source: str) -> None:

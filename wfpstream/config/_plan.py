@@ -1,19 +1,23 @@
-"""What a configuration asks for, as management records: callout objects, sublayers, filters.
+"""What a configuration asks for, made of its tables: callout objects, sublayers, filters.
 
-Owns names and what refers to what. It makes the callout objects and touches no engine, so that everything
-that is wrong is found before anything is changed.
+Owns names and what refers to what. It makes the callout objects that are new and touches no engine, so that everything
+that is wrong is found before anything is changed. Tables added by hand are planned behind those of the file.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import chain, count
 from pathlib import Path
 from typing import ParamSpec
-from uuid import UUID, uuid5
+from uuid import UUID
 
-from wfpstream.callouts import OptionError, UnknownCalloutError, create_callout
+import msgspec
+
+from wfpstream.callouts import OptionError, UnknownCalloutError, code_digest, create_callout
+from wfpstream.config import _weights
 from wfpstream.config._callout_text import CalloutText, parse_callout
 from wfpstream.config._errors import ConfigError, KeyPath, Problem, did_you_mean
 from wfpstream.config._listening import check_listening
@@ -27,84 +31,54 @@ from wfpstream.config._matching import (
     wanted_by_when,
 )
 from wfpstream.config._model import Callout as CalloutTable
-from wfpstream.config._model import Filter, Rule, SubLayer
+from wfpstream.config._model import Filter, Rule, SubLayer, When
+from wfpstream.config._planned import (
+    Added,
+    CalloutSpec,
+    Declared,
+    Plan,
+    PlannedCallout,
+    PlannedFilter,
+    PlannedSubLayer,
+    fingerprint,
+    key_of,
+)
+from wfpstream.config._weights import Band, NoRoom
 from wfpstream.fwp import EMPTY, ActionType, FwpValue, MatchType, uint8, uint64
 from wfpstream.fwpm import (
     LAYER_KEYS,
     LAYERS,
     SUBLAYER_INSPECTION,
     SUBLAYER_UNIVERSAL,
-    FilterCondition,
     FilterFlags,
     Layer,
     find_layer,
     layer_keys,
 )
-from wfpstream.fwps import Callout
 
-# Sublayers of --callout are asked before those of [[rule]]; a [[sublayer]] says its own weight.
-COMMAND_LINE_WEIGHT = 0xFFFF
-RULE_WEIGHT = 0xDFFF
 P = ParamSpec("P")
-_NAMESPACE = UUID("4d1f2c56-6f0b-5b0e-8d52-3c1f9a7be0c4")
 _BUILT_IN = {"universal": SUBLAYER_UNIVERSAL, "inspection": SUBLAYER_INSPECTION}
+_NOTHING = Plan()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class PlannedCallout:
-    """A callout object, and the name its keys are made from (REG-9)."""
-
-    name: str
-    object: Callout
-    path: KeyPath
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedSubLayer:
-    """A sublayer to add."""
-
-    key: UUID
-    name: str
-    weight: int
-    path: KeyPath
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedFilter:
-    """A filter to add at one layer."""
-
-    name: str
-    layer: Layer
-    sub_layer: UUID
-    action: ActionType
-    path: KeyPath
-    callout: PlannedCallout | None = None
-    conditions: tuple[FilterCondition, ...] = ()
-    weight: FwpValue = EMPTY
-    options: object | None = None
-    flags: int = 0
-
-
-@dataclass(slots=True)
-class Plan:
-    """Everything to add, in order."""
-
-    callouts: list[PlannedCallout] = field(default_factory=list)
-    sub_layers: list[PlannedSubLayer] = field(default_factory=list)
-    filters: list[PlannedFilter] = field(default_factory=list)
-
-
-def make_plan(loaded: LoadedConfig, callouts: Sequence[CalloutText] = ()) -> Plan:
-    """Make the records and the callout objects of a configuration.
+def make_plan(
+    loaded: LoadedConfig,
+    callouts: Sequence[CalloutText] = (),
+    added: Sequence[Added] = (),
+    live: Plan = _NOTHING,
+) -> Plan:
+    """Plan a configuration.
 
     Args:
         loaded: the configuration. Without a listener in it, rules may name any: `run` can still add them.
         callouts: those of the command line, asked before all of the file's rules.
+        added: what was added by hand.
+        live: what is in force; what is unchanged keeps its callout object and its weight.
 
     Raises:
         ConfigError: something in it cannot be used; every such thing is named.
     """
-    planner = _Planner(loaded)
+    planner = _Planner(loaded, Plan(), live)
     config = loaded.config
     planner.problems += check_listening(config)
     for text in callouts:
@@ -114,26 +88,59 @@ def make_plan(loaded: LoadedConfig, callouts: Sequence[CalloutText] = ()) -> Pla
     for index, callout in enumerate(config.callout):
         planner.attempt(planner.add_callout, callout, ("callout", index))
     for index, rule in enumerate(config.rule):
-        planner.attempt(planner.add_rule, rule, index)
+        planner.attempt(planner.add_rule, rule, ("rule", index))
     for index, one in enumerate(config.filter):
         planner.attempt(planner.add_filter, one, ("filter", index))
-    if planner.problems:
-        raise loaded.error(list(dict.fromkeys(planner.problems)))
-    return planner.plan
+    for index, table in enumerate(added):
+        planner.attempt(planner.add_by_hand, table, ("added by hand", index))
+    return planner.finished()
+
+
+def extend_plan(
+    loaded: LoadedConfig, plan: Plan, added: Sequence[tuple[Added, KeyPath]]
+) -> tuple[Plan, list[Added]]:
+    """What is in force, with tables added by hand, each with where it stands; the tables get their idents.
+
+    Raises:
+        ConfigError: as `make_plan`.
+    """
+    planner = _Planner(loaded, plan.copy(), plan)
+    known = len(plan.declared)
+    for table, path in added:
+        planner.attempt(planner.add_by_hand, table, path)
+    extended = planner.finished()
+    idents = [declared.ident for declared in list(extended.declared.values())[known:]]
+    return extended, [replace(table, ident=ident) for (table, _), ident in zip(added, idents, strict=True)]
 
 
 class _Planner:
-    def __init__(self, loaded: LoadedConfig) -> None:
-        self.plan = Plan()
+    def __init__(self, loaded: LoadedConfig, plan: Plan, live: Plan) -> None:
+        self.plan = plan
         self.problems: list[Problem] = []
-        self._folder = loaded.folder
+        self._loaded = loaded
+        self._live = live
         self._profile = loaded.config.engine.profile
         listeners = loaded.config.proxy.listener
         self._listeners = [one.name for one in listeners if one.name] if listeners else None
         self._sub_layers: dict[str, UUID] = dict(_BUILT_IN)
         # None for one that is in the file and cannot be used: what refers to it is not wrong as well.
         self._named: dict[str, PlannedCallout | None] = {}
-        self._names: set[str] = {callout.name for callout in loaded.config.callout}
+        for declared in plan.declared.values():
+            if declared.kind == "sublayer":
+                self._sub_layers[declared.name] = key_of("sublayer", declared.ident)
+            elif declared.kind == "callout":
+                self._named[declared.name] = plan.callouts[declared.id]
+        self._names = {callout.name for callout in (*plan.callouts.values(), *live.callouts.values())}
+        self._names |= {callout.name for callout in loaded.config.callout}
+        self._occurrences: Counter[str] = Counter()
+        self._digests: dict[str, str] = {}
+
+    def finished(self) -> Plan:
+        """The plan, its weights found."""
+        self.attempt(self._find_weights)
+        if self.problems:
+            raise self._loaded.error(list(dict.fromkeys(self.problems)))
+        return self.plan
 
     def attempt(self, add: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
         """Run one step; what is wrong with it is noted, and the next one still runs."""
@@ -142,37 +149,70 @@ class _Planner:
         except Invalid as error:
             self.problems += error.problems
 
+    # -- tables
+
     def add_command_line(self, text: CalloutText) -> None:
         """A callout of `--callout`: in its own sublayer, for every layer it serves."""
-        callout = self._make(text.name, text.options, (), Path())
+        ident = self._numbered(f"--callout/{text.name}/{fingerprint(text.options)}/{text.listener}")
+        table = Rule(callout=text.name, when=When(listener=text.listener or None))
+        declared = Declared("rule", ident, text.name.rpartition("/")[2], table, ())
+        callout = self._make(declared, text.name, text.options, Path())
         wanted = [Wanted((), "listener", MatchType.EQUAL, text.listener)] if text.listener else []
-        self._add_short(callout, callout.name, COMMAND_LINE_WEIGHT, wanted)
+        self._add_short(
+            replace(declared, name=f"--callout {callout.name}"), callout, _weights.COMMAND_LINE, wanted
+        )
+
+    def add_by_hand(self, added: Added, path: KeyPath) -> None:
+        """A table that is not in the file."""
+        table = added.table
+        if isinstance(table, Rule):
+            self._refuse_twin(f"rule/named/{table.name}", f"rule/by hand/named/{table.name}", path)
+            self.add_rule(table, path, added)
+        elif isinstance(table, SubLayer):
+            self.add_sub_layer(table, path)
+        elif isinstance(table, CalloutTable):
+            self.add_callout(table, path, added.folder)
+        else:
+            self._refuse_twin(f"filter/{table.name}", f"filter/{table.name}", path)
+            self.add_filter(table, path)
+        for key in added.gone:
+            self.plan.filters.pop(key, None)
+
+    def _refuse_twin(self, one: str, other: str, path: KeyPath) -> None:
+        for declared in (self.plan.declared.get(one), self.plan.declared.get(other)):
+            if declared is not None:
+                what = f'there is a {declared.kind} "{declared.name}" already'
+                raise _invalid((*path, "name"), what)
 
     def add_sub_layer(self, sub_layer: SubLayer, path: KeyPath) -> None:
         """A `[[sublayer]]`."""
         if sub_layer.name in self._sub_layers:
             raise _invalid((*path, "name"), f'there is a sublayer "{sub_layer.name}" already')
-        key = uuid5(_NAMESPACE, f"sublayer/{sub_layer.name}")
-        self._sub_layers[sub_layer.name] = key
-        self.plan.sub_layers.append(PlannedSubLayer(key, sub_layer.name, sub_layer.weight, path))
+        declared = self._declare(Declared("sublayer", sub_layer.name, sub_layer.name, sub_layer, path))
+        key = self._sub_layers[sub_layer.name] = key_of("sublayer", sub_layer.name)
+        self.plan.sub_layers[key] = PlannedSubLayer(
+            key, sub_layer.name, declared.id, path, weight=sub_layer.weight
+        )
 
-    def add_callout(self, callout: CalloutTable, path: KeyPath) -> None:
+    def add_callout(self, callout: CalloutTable, path: KeyPath, folder: Path | None = None) -> None:
         """A `[[callout]]`: one object, whatever number of rules and filters name it."""
         if callout.name in self._named:
             raise _invalid((*path, "name"), f'there is a callout "{callout.name}" already')
         self._named[callout.name] = None
-        made = self._make(callout.use, callout.options, path, self._folder, callout.name)
+        declared = self._declare(Declared("callout", callout.name, callout.name, callout, path))
+        made = self._make(declared, callout.use, callout.options, folder or self._loaded.folder)
         self._named[callout.name] = made
 
-    def add_rule(self, rule: Rule, index: int) -> None:
+    def add_rule(self, rule: Rule, path: KeyPath, added: Added | None = None) -> None:
         """A `[[rule]]`: in its own sublayer, for every layer its callout serves."""
-        path: KeyPath = ("rule", index)
+        declared = self._declared_rule(rule, path, added)
         wanted = wanted_by_when(rule.when, (*path, "when"))
         self.problems += check_listeners(wanted, self._listeners)
         if rule.callout in self._named:
             callout = self._named[rule.callout]
         else:
-            callout, listener = self._inline(rule.callout, (*path, "callout"))
+            folder = added.folder if added is not None else self._loaded.folder
+            callout, listener = self._inline(declared, rule.callout, (*path, "callout"), folder)
             if listener:
                 limit = Wanted((*path, "callout"), "listener", MatchType.EQUAL, listener)
                 self.problems += check_listeners([limit], self._listeners)
@@ -180,9 +220,8 @@ class _Planner:
                     raise _invalid((*path, "when", "listener"), "the callout names its listener already")
                 wanted = [limit, *wanted]
         if callout is not None:
-            self._add_short(
-                callout, rule.name or f"rule {index + 1}: {callout.name}", RULE_WEIGHT, wanted, path
-            )
+            band = _weights.RULES if added is None else _weights.BY_HAND
+            self._add_short(declared, callout, band, wanted)
 
     def add_filter(self, one: Filter, path: KeyPath) -> None:
         """A `[[filter]]`: one per family of its layer."""
@@ -193,8 +232,11 @@ class _Planner:
             raise _invalid((*path, "weight64"), "weight and weight64 exclude each other")
         wanted = wanted_by_filter(one.condition, path)
         self.problems += check_listeners(wanted, self._listeners)
+        declared = Declared("filter", self._numbered(one.name, "filter/"), one.name, one, path)
         planned = PlannedFilter(
+            key=sub_layer,
             name=one.name,
+            owner=declared.id,
             layer=layers[0],
             sub_layer=sub_layer,
             action=ActionType[one.action.upper()],
@@ -202,58 +244,120 @@ class _Planner:
             callout=callout,
             weight=_weight(one, path),
             options=one.options,
+            options_said=fingerprint(one.options),
             flags=_flags(one),
         )
-        self._add_filters(planned, layers, wanted)
+        self._add_filters(declared, planned, layers, wanted)
+
+    # -- what they have in common
+
+    def _declare(self, declared: Declared) -> Declared:
+        self.plan.declared[declared.id] = declared
+        return declared
+
+    def _numbered(self, ident: str, kind: str = "") -> str:
+        """The ident itself, and with a number for those that say the same."""
+        self._occurrences[kind + ident] += 1
+        number = self._occurrences[kind + ident]
+        return ident if number == 1 else f"{ident}#{number}"
+
+    def _declared_rule(self, rule: Rule, path: KeyPath, added: Added | None) -> Declared:
+        """Who a rule is: what it is called or, without a name, what it says; never where it stands."""
+        when = {key: value for key, value in _said(rule.when).items() if value is not None}
+        label = rule.name or " when ".join(part for part in (rule.callout, _shown_when(when)) if part)
+        ident = f"named/{rule.name}" if rule.name else f"text/{rule.callout}/{fingerprint(when)}"
+        if added is not None and added.ident:
+            ident = added.ident
+        elif added is not None:
+            ident = self._free_ident(f"by hand/{ident}")
+        else:
+            ident = self._numbered(ident)
+        return self._declare(Declared("rule", ident, label, rule, path))
+
+    def _free_ident(self, wish: str) -> str:
+        numbered = (f"{wish}#{number}" for number in count(2))
+        return next(one for one in chain([wish], numbered) if f"rule/{one}" not in self.plan.declared)
 
     def _make(
-        self, use: str, options: Mapping[str, object], path: KeyPath, folder: Path, name: str = ""
+        self, declared: Declared, use: str, options: Mapping[str, object], folder: Path
     ) -> PlannedCallout:
-        """A callout object under a name that no other has."""
-        try:
-            made = create_callout(_in_folder(use, folder), options)
-        except (UnknownCalloutError, OptionError) as error:
-            raise Invalid([Problem(path, str(error))]) from error
-        name = name or self._free_name(use.rpartition("/")[2])
-        self._names.add(name)
-        callout = PlannedCallout(name, made, path)
-        self.plan.callouts.append(callout)
+        """The callout object of a table: the one it has, if nothing about it has changed."""
+        found = _in_folder(use, folder)
+        if found not in self._digests:
+            self._digests[found] = code_digest(found)
+        spec = CalloutSpec(found, fingerprint(options), self._digests[found], use, dict(options))
+        live = self._live.callouts.get(declared.id)
+        if live is not None and live.spec == spec:
+            callout = live
+        else:
+            try:
+                made = create_callout(found, options)
+            except (UnknownCalloutError, OptionError) as error:
+                raise Invalid([Problem(declared.path, str(error))]) from error
+            name = live.name if live is not None else self._name_for(declared, use)
+            self._names.add(name)
+            callout = PlannedCallout(declared.id, name, spec, made, declared.path)
+        self.plan.callouts[declared.id] = callout
         return callout
 
-    def _free_name(self, wish: str) -> str:
+    def _name_for(self, declared: Declared, use: str) -> str:
+        """A `[[callout]]` has a name; another one is called what it is, in a way that no other is."""
+        if declared.kind == "callout":
+            return declared.name
+        wish = use.rpartition("/")[2]
         numbered = (f"{wish}#{number}" for number in count(2))
         return next(name for name in chain([wish], numbered) if name not in self._names)
 
-    def _inline(self, text: str, path: KeyPath) -> tuple[PlannedCallout, str]:
+    def _inline(
+        self, declared: Declared, text: str, path: KeyPath, folder: Path
+    ) -> tuple[PlannedCallout, str]:
         try:
-            parsed = parse_callout(text, self._listeners or (), self._folder)
+            parsed = parse_callout(text, self._listeners or (), folder)
         except ConfigError as error:
             raise Invalid([Problem(path, error.problems[0].text)]) from error
-        return self._make(parsed.name, parsed.options, path, self._folder), parsed.listener
+        made = self._make(replace(declared, path=path), parsed.name, parsed.options, folder)
+        return made, parsed.listener
 
     def _add_short(
-        self,
-        callout: PlannedCallout,
-        name: str,
-        heaviest: int,
-        wanted: Sequence[Wanted],
-        path: KeyPath = (),
+        self, declared: Declared, callout: PlannedCallout, band: Band, wanted: Sequence[Wanted]
     ) -> None:
-        """One sublayer below those already planned from `heaviest` on, and a filter per layer."""
-        used = {sub_layer.weight for sub_layer in self.plan.sub_layers if sub_layer.path[:1] != ("sublayer",)}
-        weight = next(weight for weight in range(heaviest, -1, -1) if weight not in used)
-        key = uuid5(_NAMESPACE, f"short/{weight}")
-        self.plan.sub_layers.append(PlannedSubLayer(key, name, weight, path))
+        """One sublayer in its band, and a filter per layer."""
+        self._declare(declared)
+        path = declared.path
+        key = key_of("rule", declared.ident)
+        self.plan.sub_layers[key] = PlannedSubLayer(key, declared.name, declared.id, path, band=band)
         layers = [layer for served in callout.object.layers for layer in self._layers(served, path)]
-        action = ActionType[callout.object.filter_action.upper()]
         planned = PlannedFilter(
-            name=name, layer=layers[0], sub_layer=key, action=action, path=path, callout=callout
+            key=key,
+            name=declared.name,
+            owner=declared.id,
+            layer=layers[0],
+            sub_layer=key,
+            action=ActionType[callout.object.filter_action.upper()],
+            path=path,
+            callout=callout,
         )
-        self._add_filters(planned, layers, wanted)
+        self._add_filters(declared, planned, layers, wanted)
 
-    def _add_filters(self, planned: PlannedFilter, layers: Iterable[Layer], wanted: Sequence[Wanted]) -> None:
+    def _find_weights(self) -> None:
+        """The weights of the short form, among those that the file says."""
+        sub_layers = self.plan.sub_layers
+        taken = {one.weight for one in sub_layers.values() if one.band is None}
+        for band in (_weights.COMMAND_LINE, _weights.BY_HAND, _weights.RULES):
+            order = [one.key for one in sub_layers.values() if one.band is band]
+            known = {key: one.weight for key, one in self._live.sub_layers.items() if one.band is band}
+            try:
+                found = _weights.place(order, known, taken, band)
+            except NoRoom:
+                raise _invalid((), f"{len(order)} rules are more than there are weights for") from None
+            for key, weight in found.items():
+                sub_layers[key] = replace(sub_layers[key], weight=weight)
+
+    def _add_filters(
+        self, declared: Declared, planned: PlannedFilter, layers: Iterable[Layer], wanted: Sequence[Wanted]
+    ) -> None:
         problems: list[Problem] = []
-        added = []
+        found = []
         for layer in layers:
             try:
                 conditions = conditions_at(layer, wanted, self._profile)
@@ -261,12 +365,14 @@ class _Planner:
                 problems += error.problems
                 continue
             if conditions is not None:
-                added.append(replace(planned, layer=layer, conditions=conditions))
-        if not added and not problems:
+                key = key_of(declared.kind, declared.ident, layer.name)
+                found.append(replace(planned, key=key, layer=layer, conditions=conditions))
+        if not found and not problems:
             problems = [Problem(planned.path, "no flow can meet its conditions at its layer")]
         if problems:
             raise Invalid(problems)
-        self.plan.filters += added
+        self._declare(declared)
+        self.plan.filters |= {one.key: one for one in found}
 
     def _layers(self, name: str, path: KeyPath) -> list[Layer]:
         try:
@@ -313,6 +419,15 @@ class _Planner:
 
 def _invalid(path: KeyPath, text: str) -> Invalid:
     return Invalid([Problem(path, text)])
+
+
+def _said(table: msgspec.Struct) -> dict[str, object]:
+    return msgspec.structs.asdict(table)
+
+
+def _shown_when(when: Mapping[str, object]) -> str:
+    shown = {key: ", ".join(map(str, said)) if isinstance(said, list) else said for key, said in when.items()}
+    return ", ".join(f"{key} = {said}" for key, said in shown.items())
 
 
 def _in_folder(use: str, folder: Path) -> str:

@@ -48,6 +48,7 @@ from wfpstream.fwpm._keys import (
 )
 from wfpstream.fwpm._layers import LAYERS, Field, Layer, find_field, find_layer, layer_key_of
 from wfpstream.fwpm._management import DEFAULT_TXN_WAIT, Management
+from wfpstream.fwpm._preview import preview_weight
 from wfpstream.fwpm._runtime import RunTime
 from wfpstream.fwpm._session import Session
 from wfpstream.fwpm._templates import (
@@ -184,4 +185,5 @@ __all__ = [
     "find_layer",
     "layer_key_of",
     "layer_keys",
+    "preview_weight",
 ]

@@ -1,0 +1,243 @@
+"""A configuration in force: deployed, read again, added to by hand, one transaction each.
+
+Owns what is in force and what was added by hand. Opening listeners is not its business: it only says how they differ.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from wfpstream.config._callout_text import CalloutText
+from wfpstream.config._comparing import LIVE_SECTIONS, difference_of, fixed_problems, object_changes
+from wfpstream.config._difference import Difference
+from wfpstream.config._errors import ConfigError, KeyPath, Problem
+from wfpstream.config._load import LoadedConfig, decode_config, parse_config
+from wfpstream.config._matching import Invalid
+from wfpstream.config._plan import extend_plan, make_plan
+from wfpstream.config._planned import Added, Plan
+from wfpstream.config._settings import engine_options
+from wfpstream.config._steps import Steps, steps_between
+from wfpstream.config._transaction import Objects, Refused
+from wfpstream.engine import FilterEngine
+from wfpstream.fwp import NtStatus
+
+_BY_HAND = ("sublayer", "callout", "rule", "filter")
+
+
+def _stopped() -> float:
+    return 0.0
+
+
+def deploy(
+    loaded: LoadedConfig, callouts: Sequence[CalloutText] = (), clock: Callable[[], float] = _stopped
+) -> Deployment:
+    """Make an engine as a configuration wants it, and keep what is needed to change it.
+
+    Args:
+        loaded: the configuration.
+        callouts: callouts of the command line, each in its own sublayer, asked before the file's rules.
+        clock: monotonic seconds; without one time stands still, which is enough to look at the engine.
+
+    Raises:
+        ConfigError: something in it cannot be used; every such thing is named, and nothing was left behind.
+    """
+    deployment = Deployment(FilterEngine(clock, engine_options(loaded.config)), loaded)
+    deployment.prepare(loaded, callouts).commit()
+    return deployment
+
+
+class Pending:
+    """A configuration that was read and checked, and is not in force yet. Dropping it costs nothing.
+
+    Attributes:
+        loaded: the configuration.
+        difference: what `commit` would change.
+    """
+
+    def __init__(
+        self, deployment: Deployment, loaded: LoadedConfig, plan: Plan, steps: Steps, difference: Difference
+    ) -> None:
+        self.loaded = loaded
+        self.difference = difference
+        self._deployment = deployment
+        self._plan = plan
+        self._steps = steps
+        self._version = deployment.version
+
+    def commit(self) -> Difference:
+        """Put it in force, in one transaction; flows that live go over to it at a byte boundary (MGMT-11).
+
+        Returns:
+            What has changed.
+
+        Raises:
+            ConfigError: management refused it, or the policy was changed since it was prepared; nothing has changed.
+        """
+        if self._deployment.version != self._version:
+            raise ConfigError(
+                "the policy was changed meanwhile; nothing was done, try again", self.loaded.source
+            )
+        try:
+            self._deployment.install(self._plan, self._steps)
+        except Invalid as error:
+            raise self.loaded.error(list(error.problems)) from error
+        self._deployment.adopt(self.loaded)
+        return self.difference
+
+
+class Deployment:
+    """An engine, and the configuration that is in force there.
+
+    Attributes:
+        engine: the engine. Objects that others add to it are left alone.
+        loaded: the configuration in force.
+        version: counts the changes.
+    """
+
+    def __init__(self, engine: FilterEngine, loaded: LoadedConfig) -> None:
+        self.engine = engine
+        self.loaded = loaded
+        self.version = 0
+        self._live = Plan()
+        self._objects = Objects(engine)
+        self._added: list[Added] = []
+
+    # -- the file
+
+    def prepare(self, loaded: LoadedConfig, callouts: Sequence[CalloutText] = ()) -> Pending:
+        """Read a configuration that is to take the place of the one in force; nothing is changed yet.
+
+        What is unchanged will stay, with its ids, stages and callout objects. What was added by hand stays as well.
+
+        Args:
+            loaded: the configuration.
+            callouts: those of the command line, as for `deploy`.
+
+        Raises:
+            ConfigError: something in it cannot be used, or cannot change while the engine runs; all of it is named.
+        """
+        problems = fixed_problems(self.loaded.config, loaded.config)
+        try:
+            plan = make_plan(loaded, callouts, self._added, self._live)
+        except ConfigError as error:
+            problems += error.problems
+        if problems:
+            raise loaded.error(problems)
+        steps = self._steps_to(plan)
+        difference = difference_of(self.loaded.config, loaded.config, self._live, plan, steps)
+        return Pending(self, loaded, plan, steps, difference)
+
+    def adopt(self, loaded: LoadedConfig) -> None:
+        """The configuration whose objects were installed: its settings take effect."""
+        wanted = engine_options(loaded.config)
+        for section in LIVE_SECTIONS:
+            table = getattr(loaded.config, section)
+            live, new = getattr(self.engine.options, section), getattr(wanted, section)
+            for key in table.__struct_fields__:
+                setattr(live, key, getattr(new, key))
+        self.loaded = loaded
+
+    # -- by hand
+
+    def add_rule(self, callout_text: str, when: Mapping[str, object], name: str | None = None) -> Difference:
+        """Add a rule, asked before those of the file and after those added by hand before it.
+
+        Args:
+            callout_text: a CALLOUT string, or the name of a `[[callout]]`.
+            when: as in a `[[rule]]`.
+            name: a name for people; a rule or filter of the same name must not be there.
+
+        Raises:
+            ConfigError: it cannot be used; nothing has changed.
+        """
+        rule = {"callout": callout_text, "when": dict(when), **({"name": name} if name is not None else {})}
+        return self._add(decode_config({"rule": [rule]}))
+
+    def add_fragment(self, toml_text: str) -> Difference:
+        """Add what a piece of configuration says: `[[rule]]`, `[[sublayer]]`, `[[callout]]`, `[[filter]]`.
+
+        It may name sublayers and callouts that are there already. It stays when the file is read again.
+
+        Raises:
+            ConfigError: it cannot be used, or names something in the same way as another; nothing has changed.
+        """
+        fragment = parse_config(toml_text)
+        refused = [
+            Problem((key,), "cannot be added while running; rule, sublayer, callout and filter can")
+            for key in tomllib.loads(toml_text)
+            if key not in _BY_HAND
+        ]
+        if refused:
+            raise fragment.error(refused)
+        return self._add(fragment)
+
+    def delete_filter(self, filter_id: int, drain: bool) -> NtStatus:
+        """Delete one filter; the sublayer and callout of a rule go with its last one.
+
+        What the file still has comes back when it is read again.
+
+        Args:
+            filter_id: the filter, also one that others have added.
+            drain: a busy one finishes what it holds (MGMT-16); if not, it is refused.
+
+        Returns:
+            STATUS_SUCCESS; STATUS_FWP_FILTER_NOT_FOUND; STATUS_FWP_IN_USE while its callout is at work (MGMT-13).
+        """
+        keys = {known: key for key, known in self._objects.filter_ids.items()}
+        if filter_id not in keys:
+            return self._objects.delete_foreign(filter_id, drain=drain)
+        plan = self._live.copy()
+        one = plan.filters.pop(keys[filter_id])
+        is_last = all(other.owner != one.owner for other in plan.filters.values())
+        declared = plan.declared[one.owner]
+        if is_last:
+            del plan.declared[one.owner]
+            plan.callouts.pop(one.owner, None)
+            plan.sub_layers = {key: s for key, s in plan.sub_layers.items() if s.owner != one.owner}
+        try:
+            self.install(plan, self._steps_to(plan), drain=drain)
+        except Refused as error:
+            return error.status
+        kept = [added for added in self._added if added.table is not declared.table or not is_last]
+        self._added = [
+            replace(added, gone=added.gone | {one.key}) if added.table is declared.table else added
+            for added in kept
+        ]
+        return NtStatus.STATUS_SUCCESS
+
+    def _add(self, fragment: LoadedConfig) -> Difference:
+        tables: list[tuple[Added, KeyPath]] = [
+            (Added(kind, "", table, self.loaded.folder), (kind, index))
+            for kind in _BY_HAND
+            for index, table in enumerate(getattr(fragment.config, kind))
+        ]
+        if not tables:
+            raise ConfigError("there is nothing in it to add")
+        there = replace(self.loaded, source="", lines=fragment.lines)
+        plan, added = extend_plan(there, self._live, tables)
+        steps = self._steps_to(plan)
+        difference = Difference(tuple(object_changes(self._live, plan, steps)))
+        try:
+            self.install(plan, steps)
+        except Invalid as error:
+            raise there.error(list(error.problems)) from error
+        self._added += added
+        return difference
+
+    # -- both
+
+    def _steps_to(self, plan: Plan) -> Steps:
+        return steps_between(self._live, plan, self._objects.ages, self.engine.options.profile)
+
+    def install(self, plan: Plan, steps: Steps, *, drain: bool = True) -> None:
+        """Carry out what `Pending` or one of the calls above has decided.
+
+        Raises:
+            Invalid: management refused something; nothing has changed.
+        """
+        if steps:
+            self._objects.change(steps, drain=drain)
+        self._live = plan
+        self.version += 1
