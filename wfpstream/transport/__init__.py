@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from ._listeners import Listener, ListenerSpec
 from ._proxy import Proxy, serve_proxy
+from ._rearrangement import Rearrangement
 from ._sides import Capabilities
 from ._stream_driver import capabilities, relay
 
-__all__ = ["Capabilities", "Listener", "ListenerSpec", "Proxy", "capabilities", "relay", "serve_proxy"]
+__all__ = [
+    "Capabilities",
+    "Listener",
+    "ListenerSpec",
+    "Proxy",
+    "Rearrangement",
+    "capabilities",
+    "relay",
+    "serve_proxy",
+]

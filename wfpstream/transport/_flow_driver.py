@@ -58,6 +58,7 @@ class FlowDriver:
 
         Raises what a defect of the engine or of a stream raised; cancellation resets both legs.
         """
+        self.hub.adapt()
         self.hub.drivers[self.flow.id] = self
         try:
             self._moved_at = trio.current_time()

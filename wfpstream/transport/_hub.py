@@ -70,8 +70,7 @@ class Hub:
         hub = _hubs.get(id(engine))
         if hub is None:
             hub = _hubs[id(engine)] = cls(engine)
-            timeouts = engine.options.timeouts
-            timeouts.both_read = timeouts.both_read or BOTH_READ_LIMIT
+            hub.adapt()
             engine.on_pending = hub.poke
             engine.run_soon = trio.lowlevel.current_trio_token().run_sync_soon
             engine.spawn_call = hub._spawn_call
@@ -91,6 +90,17 @@ class Hub:
             self.watch.close()
 
     # --- called by drivers and by the engine ---
+
+    def adapt(self) -> None:
+        """Follow the engine's options, which a reload may change; called when a flow begins.
+
+        Nothing borrowed is pulled away: a view keeps the buffer that it lies in.
+        """
+        timeouts = self.engine.options.timeouts
+        timeouts.both_read = timeouts.both_read or BOTH_READ_LIMIT
+        size = _receive_size(self.engine)
+        if size != len(self.buffer):
+            self.buffer = memoryview(bytearray(size))
 
     def poke(self) -> None:
         """The engine's hook: something is to be done outside of a driver's own call. Only schedules."""

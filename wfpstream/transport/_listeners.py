@@ -12,7 +12,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import trio
@@ -22,7 +22,16 @@ from ._sockets import prepare, prepare_listener
 from ._transparent import MISSING_CAPABILITY, make_transparent
 from ._upstream import Address, unmapped
 
-__all__ = ["Accepted", "Listener", "ListenerSpec", "OutOfDescriptors", "open_listener", "open_listeners"]
+__all__ = [
+    "Accepted",
+    "Listener",
+    "ListenerSpec",
+    "OutOfDescriptors",
+    "explained",
+    "listening_address",
+    "open_listener",
+    "open_listeners",
+]
 
 BACKLOG = 1024
 # What accept says when the process or the machine has nothing left; the connection stays in the backlog.
@@ -85,6 +94,10 @@ class Listener:
         """Take TPROXY's connections or no longer. Raises PermissionError."""
         make_transparent(self._sock, on)
 
+    def set_shared(self, on: bool) -> None:
+        """Let another socket of this user that asks for it listen on the same port, or no longer."""
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, on)
+
     async def accept(self) -> Accepted:
         """The next connection.
 
@@ -118,7 +131,8 @@ class Listener:
         """
         waiting: list[Accepted] = []
         try:
-            _ignore_new(self._sock)
+            with suppress(OSError):
+                _ignore_new(self._sock)
             while True:
                 accepted = _leg(*self._sock.accept())
                 if accepted is not None:
@@ -155,7 +169,7 @@ _DROP_SYN = b"".join(
         (0x54, 0, 0, 0x12),
         (0x15, 0, 1, 0x02),
         (0x06, 0, 0, 0),
-        (0x06, 0, 0, 1 << 18),
+        (0x06, 0, 0, 0xFFFFFFFF),
     )
 )
 _SO_ATTACH_FILTER = 26
@@ -190,33 +204,39 @@ async def open_listeners(
 
 def _adopt(spec: ListenerSpec, sock: socket.socket) -> Listener:
     prepare(sock)
-    with _explained(spec):
+    with explained(spec):
         if spec.mode == "tproxy":
             make_transparent(sock)
         sock.listen(BACKLOG)
     return Listener(spec, sock)
 
 
-async def open_listener(spec: ListenerSpec) -> Listener:
-    """Bind and listen. Raises OSError with the address in its text."""
+async def open_listener(spec: ListenerSpec, share: bool = False) -> Listener:
+    """Bind and listen; `share`: beside those of ours that are `set_shared`.
+
+    Raises:
+        OSError: the address cannot be used, or a right is missing; the text names the address.
+    """
     where = await listening_address(spec)
-    sock = socket.socket(where.family, socket.SOCK_STREAM)
-    try:
-        with _explained(spec):
+    with explained(spec):
+        sock = socket.socket(where.family, socket.SOCK_STREAM)
+        try:
             prepare_listener(sock)
             if spec.mode == "tproxy":
                 make_transparent(sock)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, share)
             sock.bind(where.sockaddr())
             sock.listen(BACKLOG)
-    except OSError:
-        sock.close()
-        raise
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
+        except OSError:
+            sock.close()
+            raise
     return Listener(spec, sock)
 
 
 async def listening_address(spec: ListenerSpec) -> Address:
     """What `host` and `port` mean in numbers. Raises OSError: the name has no address."""
-    with _explained(spec):
+    with explained(spec):
         found = await trio.socket.getaddrinfo(
             spec.host or None, spec.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
@@ -226,7 +246,7 @@ async def listening_address(spec: ListenerSpec) -> Address:
 
 
 @contextmanager
-def _explained(spec: ListenerSpec) -> Iterator[None]:
+def explained(spec: ListenerSpec) -> Iterator[None]:
     """Errors say which address they are about."""
     try:
         yield

@@ -9,15 +9,18 @@ from __future__ import annotations
 import math
 import socket
 import sys
+from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 
 from ._hub import Hub
-from ._listeners import Listener, ListenerSpec, OutOfDescriptors, open_listeners
+from ._listeners import Accepted, Listener, ListenerSpec, OutOfDescriptors, open_listeners
+from ._rearrangement import Rearrangement, arrange
 from ._reception import Reception
-from ._sockets import original_destination
+from ._sockets import original_destination, reset_now
 from ._transparent import Departures
 
 if TYPE_CHECKING:
@@ -63,6 +66,11 @@ class Proxy:
         self._changed = trio.lowlevel.ParkingLot()
         self._reception = Reception(hub, self._addresses, departures, original, log, self._changed.unpark_all)
         self.rejected = self._reception.rejected
+        self._connections: trio.Nursery
+        self._accepting: trio.Nursery
+        self._accept_scopes: dict[Listener, trio.CancelScope] = {}
+        self._is_rearranging = False
+        self._rearrangement: Rearrangement | None = None
         self._stop = trio.Event()
         self._done = trio.Event()
         self._deadline = math.inf
@@ -105,29 +113,110 @@ class Proxy:
         while self.connections > most:
             await self._changed.park()
 
+    async def prepare(self, specs: Sequence[ListenerSpec]) -> Rearrangement:
+        """Open, beside the listeners in force, what `specs` ask for and is not open yet; nothing else changes.
+
+        A listener keeps its socket, and its place in the kernel's queue, if the address asked for is the one it has:
+        the same host and port, or port 0 again under the same name or at the same position. Everything else in its
+        spec, the mode and the name too, may differ: it counts for connections accepted after the commit.
+
+        Raises:
+            OSError: an address cannot be listened on, or a right is missing; the text names the address.
+            RuntimeError: another rearrangement is neither committed nor abandoned, or the proxy is stopping.
+        """
+        if self._is_rearranging:
+            raise RuntimeError("the listeners are being rearranged already")
+        self._is_rearranging = True
+        try:
+            rearrangement = await arrange(specs, self.listeners)
+        except BaseException:
+            self._is_rearranging = False
+            raise
+        self._rearrangement = rearrangement
+        rearrangement.when_done(partial(self._rearranged, rearrangement))
+        if self._stop.is_set():
+            rearrangement.abandon()
+            raise RuntimeError("the proxy is stopping: its listeners do not change any more")
+        return rearrangement
+
+    def _rearranged(self, rearrangement: Rearrangement, in_force: bool) -> None:
+        self._is_rearranging = False
+        self._rearrangement = None
+        if self._stop.is_set():
+            for listener in rearrangement.opened:
+                listener.close()
+            return
+        waiting: deque[tuple[Listener, Accepted]] = deque()
+        if in_force:
+            self.listeners = rearrangement.listeners
+            for listener in rearrangement.opened:
+                self._start_accepting(listener)
+            for listener in rearrangement.leaving:
+                self._accept_scopes.pop(listener).cancel()
+                waiting.extend((listener, accepted) for accepted in listener.drain())
+        else:
+            for listener in rearrangement.opened:
+                # Who came to it meanwhile because it was in front of one that stays is that one's.
+                rightful = next((one for one in rearrangement.leaving if one.port == listener.port), None)
+                if rightful is None:
+                    listener.close()
+                else:
+                    waiting.extend((rightful, accepted) for accepted in listener.drain())
+        if waiting:
+            self._connections.start_soon(self._receive_waiting, waiting)
+        self._changed.unpark_all()
+
+    def _start_accepting(self, listener: Listener) -> None:
+        scope = self._accept_scopes[listener] = trio.CancelScope()
+        self._accepting.start_soon(self._accept, listener, scope)
+
     # --- tasks ---
 
     async def _run(
         self, task_status: trio.TaskStatus[Proxy], ready: Callable[[Proxy], object] | None
     ) -> None:
-        async with trio.open_nursery() as connections:
+        async with trio.open_nursery() as self._connections:
             try:
-                async with trio.open_nursery() as accepting:
+                async with trio.open_nursery() as self._accepting:
                     for listener in self.listeners:
-                        accepting.start_soon(self._accept, listener, connections)
+                        self._start_accepting(listener)
                     if ready is not None:
                         ready(self)
                     task_status.started(self)
                     await self._stop.wait()
-                    accepting.cancel_scope.cancel()
+                    self._accepting.cancel_scope.cancel()
             finally:
-                for listener in self.listeners:
-                    listener.close()
+                self._stop.set()
+                self._close_listeners()
             with trio.CancelScope(deadline=self._deadline) as self._patience:
                 await self.wait_connections()
-            connections.cancel_scope.cancel()
+            self._connections.cancel_scope.cancel()
 
-    async def _accept(self, listener: Listener, connections: trio.Nursery) -> None:
+    def _close_listeners(self) -> None:
+        if self._rearrangement is not None:
+            self._rearrangement.abandon()
+        for listener in self.listeners:
+            listener.close()
+
+    async def _accept(self, listener: Listener, scope: trio.CancelScope) -> None:
+        with scope:
+            try:
+                await self._accept_for_ever(listener)
+            except trio.ClosedResourceError:
+                pass  # it left
+
+    async def _receive_waiting(self, waiting: deque[tuple[Listener, Accepted]]) -> None:
+        """Those who waited in a listener that left, when there is room for them."""
+        try:
+            while waiting:
+                await self._wait_for_room()
+                listener, accepted = waiting.popleft()
+                self._reception.receive(listener, accepted, self._connections)
+        finally:
+            for _, accepted in waiting:
+                reset_now(accepted.sock)
+
+    async def _accept_for_ever(self, listener: Listener) -> None:
         short = False
         while True:
             await self._wait_for_room()
@@ -141,7 +230,7 @@ class Proxy:
                     await self._changed.park()
                 continue
             short = False
-            self._reception.receive(listener, accepted, connections)
+            self._reception.receive(listener, accepted, self._connections)
             if self.accepted % ACCEPTS_IN_A_ROW == 0:
                 await trio.lowlevel.checkpoint()
 
@@ -192,7 +281,6 @@ async def serve_proxy(
             await proxy._run(task_status, ready)
             nursery.cancel_scope.cancel()
     finally:
-        for listener in opened:
-            listener.close()
+        proxy._close_listeners()
         hub.close()
         proxy._done.set()
