@@ -141,6 +141,21 @@ def test_show_without_a_file_is_what_is_in_force(operated: Operated, served: Ser
     assert {"layers", "sublayers", "callouts"} <= set(shown)
 
 
+def test_a_filter_on_its_way_out_is_told_apart(operated: Operated, served: Served) -> None:
+    """MGMT-16: it is out of force, and still to be seen."""
+    added = operated.driver.add(create_callout("framer", {"by": "line"}), name="lines")
+    connect(operated).send(b"half a line")
+    (busy, _) = added.filter_ids
+    assert operated.engine.session.filter_retire_by_id(busy).ok
+    operated.driver.settle()
+    (line,) = (line for line in told("filters") if f"#{busy} " in line)
+    assert line.endswith(" [out of force, draining]")
+    (layer,) = (one for one in data("filters")["layers"] if one["name"] == "stream_v4")
+    assert [one["retiring"] for one in layer["sublayers"][0]["filters"]] == [True]
+    (stage,) = data("show", "1")["stages"]
+    assert (stage["draining"], stage["retired"]) == (True, False)
+
+
 # --- changing ---------------------------------------------------------------------------------------
 
 
@@ -182,6 +197,16 @@ def test_add_filter(operated: Operated, served: Served, tmp_path: Path) -> None:
     assert asked == [("fragment", file.read_text())] * 2
     operated.deployment.error = ConfigError("callout 'x': there is none")
     assert error_of("ctl", "add-filter", "x") == (2, "callout 'x': there is none")
+
+
+def test_files_of_a_callout_are_those_of_who_asks(
+    operated: Operated, served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told("add-filter", "./mine.py:Mine,text=@words")
+    assert operated.deployment.asked == [
+        ("rule", f"{tmp_path}/mine.py:Mine,text=@{tmp_path}/words", {}, None)
+    ]
 
 
 def test_delete_filter(operated: Operated, served: Served) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from wfpstream.config import CalloutText, ConfigError, parse_callout
+from wfpstream.config import CalloutText, ConfigError, anchor_callout, parse_callout
 
 
 @pytest.mark.parametrize(
@@ -114,3 +114,32 @@ def test_errors_say_what_was_expected(text: str, message: str) -> None:
     assert message in line
     assert "example: stream_edit,find=rainy,replace=sunny" in line
     assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("text", "anchored"),
+    [
+        ("monitor,log=lines", "monitor,log=lines"),
+        ("web:monitor", "web:monitor"),
+        ("package.module:Class", "package.module:Class"),
+        ("./file.py:Class", r"/a\,b/c/file.py:Class"),
+        ("../file.py:Class,n=1", r"/a\,b/c/../file.py:Class,n=1"),
+        ("sub/file.py:Class", r"/a\,b/c/sub/file.py:Class"),
+        ("web:./file.py:Class", r"web:/a\,b/c/file.py:Class"),
+        ("/file.py:Class", "/file.py:Class"),
+        ("banner,text=@x.txt", r"banner,text=@/a\,b/c/x.txt"),
+        (r"banner,text=@./x\,y,direction=both", r"banner,text=@/a\,b/c/x\,y,direction=both"),
+        ("banner,text=@/x", "banner,text=@/x"),
+        ('banner,text="a,b=@c"', 'banner,text="a,b=@c"'),
+    ],
+)
+def test_anchored_in_a_folder(text: str, anchored: str) -> None:
+    assert anchor_callout(text, Path("/a,b/c")) == anchored
+
+
+def test_an_anchored_callout_reads_the_same(tmp_path: Path) -> None:
+    (tmp_path / "x,y").write_bytes(b"\xff")
+    text = r"web:./f.py:Class,text=@x\,y,n=[1, 2]"
+    anchored = parse_callout(anchor_callout(text, tmp_path))
+    assert anchored.options == parse_callout(text, folder=tmp_path).options
+    assert (anchored.listener, anchored.name) == ("web", f"{tmp_path}/f.py:Class")

@@ -164,7 +164,8 @@ def add_filter(
 ) -> None:
     """Add a rule, for new and for live flows: a CALLOUT, or what FILE says; prints the difference.
 
-    It stays in force beside the configuration file, also after a reload.
+    It stays in force beside the configuration file, also after a reload. Relative names of files in a CALLOUT start
+    from the current folder, those in FILE from the folder of the proxy's configuration.
     """
     if (callout is None) == (file is None):
         raise click.UsageError("give a CALLOUT or --file FILE")
@@ -173,7 +174,11 @@ def add_filter(
     if file is not None:
         arguments: dict[str, Any] = {"toml": _read(file)}
     else:
-        arguments = {"callout": callout, "when": _when(conditions), "name": name}
+        from wfpstream.config import anchor_callout
+
+        # The proxy has another current folder than who asks it.
+        text = anchor_callout(callout or "", Path.cwd())
+        arguments = {"callout": text, "when": _when(conditions), "name": name}
     _change(socket_path, as_json, "add-filter", arguments)
 
 

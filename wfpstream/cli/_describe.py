@@ -68,6 +68,7 @@ def _filter(one: Filter, callout: str | None) -> dict[str, Any]:
         "callout": callout,
         "conditions": [_condition(condition) for condition in one.conditions],
         "flags": [flag.name.lower() for flag in FilterFlags if one.flags & flag and flag.name],
+        "retiring": one.retiring,
         "options": one.provider_object,
     }
 
@@ -134,8 +135,9 @@ def _filter_text(one: dict[str, Any]) -> str:
     ]
     if conditions:
         text += f" when {'; '.join(conditions)}"
-    if one["flags"]:
-        text += f" [{', '.join(one['flags'])}]"
+    flags = [*one["flags"], "out of force, draining"] if one["retiring"] else one["flags"]
+    if flags:
+        text += f" [{', '.join(flags)}]"
     if one["options"] is not None:
         text += f" options {safe_text(_plain(one['options']))}"
     return text

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from wfpstream.config._addresses import format_address, parse_address, parse_mode
 from wfpstream.config._build import build_engine
-from wfpstream.config._callout_text import CalloutText, parse_callout
+from wfpstream.config._callout_text import CalloutText, anchor_callout, parse_callout
 from wfpstream.config._deploy import Deployment, Pending, deploy
 from wfpstream.config._difference import Change, Difference
 from wfpstream.config._errors import ConfigError, Problem
@@ -31,6 +31,7 @@ __all__ = [
     "LoadedConfig",
     "Pending",
     "Problem",
+    "anchor_callout",
     "build_engine",
     "config_schema",
     "deploy",

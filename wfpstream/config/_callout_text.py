@@ -69,6 +69,29 @@ def parse_callout(text: str, listeners: Collection[str] = (), folder: Path | Non
     return CalloutText(name, options, listener)
 
 
+def anchor_callout(text: str, folder: Path) -> str:
+    """The same CALLOUT with relative file names begun at `folder`: for a process that has another current folder.
+
+    Raises:
+        ConfigError: it has another form.
+    """
+    begin = str(folder / "x")[:-1].replace("\\", r"\\").replace(",", r"\,")
+    head, *options = _fields(text)
+    first, colon, rest = head.partition(":")
+    has_listener = ":" in rest and "." not in first and "/" not in first
+    listener, name = (first + colon, rest) if has_listener else ("", head)
+    place = name.rpartition(":")[0]
+    if (place.endswith(".py") or "/" in place) and not place.startswith("/"):
+        name = begin + name.removeprefix("./")
+    anchored = [listener + name]
+    for option in options:
+        key, equals, raw = option.partition("=")
+        if raw.startswith("@") and not raw.startswith("@/"):
+            raw = f"@{begin}{raw[1:].removeprefix('./')}"
+        anchored.append(key + equals + raw)
+    return ",".join(anchored)
+
+
 def _error(text: str, what: str) -> ConfigError:
     return ConfigError(f"callout {text!r}: {what}; example: {EXAMPLE}")
 
