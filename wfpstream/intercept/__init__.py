@@ -8,10 +8,10 @@ from __future__ import annotations
 from wfpstream.intercept._apply import apply, plan_here, undo
 from wfpstream.intercept._doctor import Finding, doctor
 from wfpstream.intercept._errors import InterceptError, PlanError
-from wfpstream.intercept._machine import may_change_network
+from wfpstream.intercept._machine import Machine, may_change_network
 from wfpstream.intercept._plan import DEFAULT_MARK, Interception, find_overlap, parse_ports
 from wfpstream.intercept._record import Owner, Record
-from wfpstream.intercept._rules import Numbers, RoutePart, RulePart, Script, script
+from wfpstream.intercept._rules import Numbers, RoutePart, RulePart, Script, TablePart, script
 from wfpstream.intercept._tools import Outcome, SystemTools, Tools
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Finding",
     "InterceptError",
     "Interception",
+    "Machine",
     "Numbers",
     "Outcome",
     "Owner",
@@ -28,6 +29,7 @@ __all__ = [
     "RulePart",
     "Script",
     "SystemTools",
+    "TablePart",
     "Tools",
     "apply",
     "doctor",

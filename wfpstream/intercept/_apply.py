@@ -8,13 +8,12 @@ be there, and undoing looks for each part before it removes it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
 
 from wfpstream.intercept._errors import InterceptError
 from wfpstream.intercept._machine import (
+    Machine,
     cgroup_folder,
     family_is_on,
     free_numbers,
@@ -28,16 +27,17 @@ from wfpstream.intercept._plan import Interception, check_name, find_overlap
 from wfpstream.intercept._record import Record, Records, default_folder, new_record, open_records
 from wfpstream.intercept._rules import (
     Numbers,
+    Part,
     RoutePart,
-    RulePart,
     Script,
+    TablePart,
     add_route,
     add_rule,
     delete_route,
     delete_rule,
     script,
 )
-from wfpstream.intercept._tools import SystemTools, Tools, check, missing
+from wfpstream.intercept._tools import Outcome, Tools, check, missing
 
 NO_RIGHTS = "changing nft tables and routes needs root, or CAP_NET_ADMIN as an ambient capability"
 _NO_IPV6 = "IPv6 is off here: only IPv4 connections are taken"
@@ -48,27 +48,27 @@ def _ignore(line: str) -> None:
 
 
 def plan_here(
-    plan: Interception, tools: Tools | None = None, log: Callable[[str], None] = _ignore
+    plan: Interception, machine: Machine | None = None, log: Callable[[str], None] = _ignore
 ) -> tuple[Interception, Script]:
     """What applying `plan` on this machine, now, would run: the families it has and numbers that are free.
 
     Args:
         plan: what is to be intercepted.
-        tools: the programs to ask.
+        machine: whose; None: this one.
         log: told, in a line, what of the plan this machine cannot have.
 
     Raises:
         InterceptError: the machine has none of the families, no such control group, or cannot be asked.
     """
-    tools = tools or SystemTools()
-    families = tuple(family for family in plan.families if family_is_on(family))
+    machine = machine or Machine()
+    families = tuple(family for family in plan.families if family_is_on(family, machine.proc))
     if not families:
         raise InterceptError("IPv6 is off here, and only IPv6 connections are to be taken")
     if families != plan.families:
         log(_NO_IPV6)
     plan = replace(plan, families=families)
     folder = cgroup_folder(plan.only_cgroup) if plan.only_cgroup is not None else ""
-    return plan, script(plan, _numbers(plan, tools, log), folder)
+    return plan, script(plan, _numbers(plan, machine.tools, log), folder)
 
 
 def _numbers(plan: Interception, tools: Tools, log: Callable[[str], None]) -> Numbers | None:
@@ -84,8 +84,7 @@ def apply(
     plan: Interception,
     *,
     owner: int | None = None,
-    tools: Tools | None = None,
-    folder: Path | None = None,
+    machine: Machine | None = None,
     log: Callable[[str], None] = _ignore,
 ) -> Record:
     """Intercept as planned. Connections that exist are not touched.
@@ -94,8 +93,7 @@ def apply(
         plan: what is to be intercepted.
         owner: the pid of the proxy that undoes it at its end. What an owner that has died left under the same name
             is taken back first. None: it stays until somebody undoes it.
-        tools: the programs to use.
-        folder: of the undo records.
+        machine: where; None: here.
         log: told, in a line each, what is worth knowing and no error.
 
     Returns:
@@ -104,23 +102,25 @@ def apply(
     Raises:
         InterceptError: it cannot be; nothing of it is left.
     """
-    tools = tools or SystemTools()
-    _check_rights(tools)
-    place = folder or default_folder()
+    machine = machine or Machine()
+    tools = machine.tools
+    _check_rights(machine)
+    place = machine.state or default_folder()
     with open_records(place, create=True) as records:
         assert records is not None
         _clear_dead(records, plan.name, tools, log)
         _check_free(records, plan, tools, log)
-        plan, made = plan_here(plan, tools, log)
+        plan, made = plan_here(plan, machine, log)
         record = new_record(plan, made, owner)
         try:
             records.write(record)
         except OSError as error:
             raise InterceptError(f"cannot write the undo record in {place}: {_reason(error)}") from error
+        attempted: list[Part] = []
         try:
-            _make(made, tools)
+            _make(made, tools, attempted)
         except BaseException as error:
-            _take_back(records, record, tools, error)
+            _take_back(records, record, attempted, tools, error)
             raise
         return record
 
@@ -128,15 +128,13 @@ def apply(
 def undo(
     name: str | None = None,
     *,
-    tools: Tools | None = None,
-    folder: Path | None = None,
+    machine: Machine | None = None,
 ) -> list[str]:
     """Take back what was applied: exactly what the records tell, and nothing else.
 
     Args:
         name: of one interception, whoever it belongs to. None: all but those of proxies that are running.
-        tools: the programs to use.
-        folder: of the undo records.
+        machine: where; None: here.
 
     Returns:
         A line for each part: removed, gone already, or left alone and why.
@@ -145,18 +143,18 @@ def undo(
         InterceptError: something could not be removed; its record is kept. What could be removed is, and is in
             the exception's `done`.
     """
-    tools = tools or SystemTools()
+    machine = machine or Machine()
     if name is not None:
         check_name(name)
-    with open_records(folder or default_folder(), create=False) as records:
+    with open_records(machine.state or default_folder(), create=False) as records:
         if records is None:
             return [_nothing(name)]
         chosen, lines, faults = _chosen(records, name)
         if chosen:
-            _check_rights(tools)
+            _check_rights(machine)
         for record in chosen:
             try:
-                lines += _unmake(record, tools)
+                lines += _unmake(record.name, record.parts, machine.tools)
             except InterceptError as error:
                 lines += error.done
                 faults += error.lines
@@ -189,9 +187,9 @@ def _nothing(name: str | None) -> str:
 # --- before ---------------------------------------------------------------------------------------
 
 
-def _check_rights(tools: Tools) -> None:
-    lines = [missing(program) for program in ("nft", "ip") if tools.find(program) is None]
-    if not may_change_network():
+def _check_rights(machine: Machine) -> None:
+    lines = [missing(program) for program in ("nft", "ip") if machine.tools.find(program) is None]
+    if not may_change_network(machine.proc):
         lines.append(NO_RIGHTS)
     if lines:
         raise InterceptError(*lines)
@@ -203,7 +201,7 @@ def _clear_dead(records: Records, name: str, tools: Tools, log: Callable[[str], 
     if record is None or record.owner is None or record.is_live:
         return
     log(f"{name}: undoing what is left of a proxy that did not end properly (pid {record.owner.pid})")
-    for line in _unmake(record, tools):
+    for line in _unmake(name, record.parts, tools):
         log(line)
     records.remove(record)
 
@@ -234,19 +232,28 @@ def _check_free(records: Records, plan: Interception, tools: Tools, log: Callabl
 # --- making and unmaking --------------------------------------------------------------------------
 
 
-def _make(made: Script, tools: Tools) -> None:
-    for route in made.routes:
-        check("ip", tools.run("ip", add_route(route)), f"cannot add the {route}")
-    for rule in made.rules:
-        check("ip", tools.run("ip", add_rule(rule)), f"cannot add the {rule}")
-    done = tools.run("nft", ["-f", "-"], made.nft)
-    check("nft", done, f"cannot add the nft table inet {made.table}")
+def _make(made: Script, tools: Tools, attempted: list[Part]) -> None:
+    """Make all parts; `attempted` has those that may be there, whenever this is left."""
+    for part in made.parts:
+        attempted.append(part)
+        done = _run_for(part, made, tools)
+        if not done.ok:
+            attempted.remove(part)
+        check(_program(part), done, f"cannot add the {part}")
 
 
-def _take_back(records: Records, record: Record, tools: Tools, error: BaseException) -> None:
+def _run_for(part: Part, made: Script, tools: Tools) -> Outcome:
+    if isinstance(part, TablePart):
+        return tools.run("nft", ["-f", "-"], made.nft)
+    return tools.run("ip", add_route(part) if isinstance(part, RoutePart) else add_rule(part))
+
+
+def _take_back(
+    records: Records, record: Record, attempted: list[Part], tools: Tools, error: BaseException
+) -> None:
     """After a failure. If even that fails, the record stays for a later `undo`, and the error says so."""
     try:
-        _unmake(record, tools)
+        _unmake(record.name, attempted, tools)
         records.remove(record)
     except InterceptError as second:
         raise InterceptError(
@@ -256,54 +263,45 @@ def _take_back(records: Records, record: Record, tools: Tools, error: BaseExcept
         ) from error
 
 
-def _unmake(record: Record, tools: Tools) -> list[str]:
-    """Remove what is left of it; a line for each part. All parts are tried.
+def _unmake(name: str, parts: Sequence[Part], tools: Tools) -> list[str]:
+    """Remove what is left of the parts, the last first; a line for each. All are tried.
 
     Raises:
         InterceptError: some could not be removed.
     """
     lines: list[str] = []
     faults: list[str] = []
-
-    def attempt(step: Callable[[], str]) -> None:
+    for part in reversed(parts):
         try:
-            lines.append(f"{record.name}: {step()}")
+            lines.append(f"{name}: {_remove(part, tools)}")
         except InterceptError as error:
-            faults.extend(f"{record.name}: {line}" for line in error.lines)
-
-    attempt(partial(_remove_table, record.name, tools))
-    for rule in record.rules:
-        attempt(partial(_remove_rule, rule.part(), tools))
-    for route in record.routes:
-        attempt(partial(_remove_route, route.part(), tools))
+            faults.extend(f"{name}: {line}" for line in error.lines)
     if faults:
         raise InterceptError(*faults, done=lines)
     return lines
 
 
-def _remove_table(name: str, tools: Tools) -> str:
-    what = f"nft table inet {name}"
-    if not has_table(tools, name):
-        return f"{what} was gone already"
-    if not is_our_table(tools, name):
-        return f"{what} is not the one we made: left alone"
-    done = tools.run("nft", ["delete", "table", "inet", name])
-    check("nft", done, f"cannot remove the {what}")
-    return f"{what} removed"
-
-
-def _remove_rule(part: RulePart, tools: Tools) -> str:
-    if not has_rule(tools, part):
+def _remove(part: Part, tools: Tools) -> str:
+    if not _is_there(part, tools):
         return f"{part} was gone already"
-    check("ip", tools.run("ip", delete_rule(part)), f"cannot remove the {part}")
+    if isinstance(part, TablePart):
+        if not is_our_table(tools, part.name):
+            return f"{part} is not the one we made: left alone"
+        done = tools.run("nft", ["delete", "table", "inet", part.name])
+    else:
+        done = tools.run("ip", delete_route(part) if isinstance(part, RoutePart) else delete_rule(part))
+    check(_program(part), done, f"cannot remove the {part}")
     return f"{part} removed"
 
 
-def _remove_route(part: RoutePart, tools: Tools) -> str:
-    if not has_route(tools, part):
-        return f"{part} was gone already"
-    check("ip", tools.run("ip", delete_route(part)), f"cannot remove the {part}")
-    return f"{part} removed"
+def _is_there(part: Part, tools: Tools) -> bool:
+    if isinstance(part, TablePart):
+        return has_table(tools, part.name)
+    return has_route(tools, part) if isinstance(part, RoutePart) else has_rule(tools, part)
+
+
+def _program(part: Part) -> str:
+    return "nft" if isinstance(part, TablePart) else "ip"
 
 
 def _reason(error: OSError) -> str:

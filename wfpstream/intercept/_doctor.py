@@ -14,6 +14,7 @@ from wfpstream.intercept._apply import NO_RIGHTS
 from wfpstream.intercept._errors import InterceptError, safe_line
 from wfpstream.intercept._listening import Listening, listeners_on, may_set_marks, transparent_sockets
 from wfpstream.intercept._machine import (
+    Machine,
     cgroup_folder,
     family_is_on,
     has_route,
@@ -26,7 +27,7 @@ from wfpstream.intercept._machine import (
 )
 from wfpstream.intercept._plan import Family, Interception
 from wfpstream.intercept._record import Record, default_folder, open_records
-from wfpstream.intercept._tools import PACKAGES, SystemTools, Tools
+from wfpstream.intercept._tools import PACKAGES, Tools
 
 _SHOWN: dict[Family, str] = {"ipv4": "IPv4", "ipv6": "IPv6"}
 _ANY: dict[Family, str] = {"ipv4": "0.0.0.0", "ipv6": "[::]"}
@@ -70,22 +71,15 @@ class _Case:
     proc: Path
 
 
-def doctor(
-    plan: Interception,
-    *,
-    tools: Tools | None = None,
-    folder: Path | None = None,
-    proc: Path = Path("/proc"),
-) -> list[Finding]:
+def doctor(plan: Interception, machine: Machine | None = None) -> list[Finding]:
     """Everything that the interception needs, and whether it is there.
 
     Args:
         plan: what is, or is to be, intercepted.
-        tools: the programs to use.
-        folder: of the undo records.
-        proc: where /proc is.
+        machine: where; None: here.
     """
-    on = tuple(family for family in plan.families if family_is_on(family, proc))
+    machine = machine or Machine()
+    on = tuple(family for family in plan.families if family_is_on(family, machine.proc))
     findings = [
         Finding(True, f"{_SHOWN[family]} is off: its connections are not taken")
         for family in plan.families
@@ -93,7 +87,7 @@ def doctor(
     ]
     if not on:
         return [*findings, Finding(False, "none of the families asked for is on", "switch one on")]
-    case = _Case(replace(plan, families=on), tools or SystemTools(), folder or default_folder(), proc)
+    case = _Case(replace(plan, families=on), machine.tools, machine.state or default_folder(), machine.proc)
     missing = list(_programs(case))
     findings += missing
     if all(finding.ok for finding in missing):

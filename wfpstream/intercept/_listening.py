@@ -64,9 +64,17 @@ def may_set_marks(listening: Listening, proc: Path = Path("/proc")) -> bool | No
 
 def _has_file(process: Path, wanted: str) -> bool:
     try:
-        return any(os.readlink(entry.path) == wanted for entry in os.scandir(process / "fd"))
+        names = os.listdir(process / "fd")
     except OSError:
         return False
+    for name in names:
+        try:
+            if os.readlink(process / "fd" / name) == wanted:
+                return True
+        except OSError:
+            # Closed meanwhile.
+            continue
+    return False
 
 
 def transparent_sockets(tools: Tools, port: int) -> set[str] | None:

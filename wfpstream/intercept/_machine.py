@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import os
 import socket
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from wfpstream.intercept._errors import InterceptError
 from wfpstream.intercept._plan import Family
 from wfpstream.intercept._rules import COMMENT, Numbers, RoutePart, RulePart
-from wfpstream.intercept._tools import Tools, check
+from wfpstream.intercept._tools import SystemTools, Tools, check
 
 CAP_NET_ADMIN = 12
 _SO_NETNS_COOKIE = 71
@@ -22,6 +23,21 @@ _FLAGS: dict[Family, str] = {"ipv4": "-4", "ipv6": "-6"}
 _LOCAL = ("local", "2")
 _FIRST_TABLE, _LAST_TABLE = 577, 1577
 _WANTED_PRIORITY = 100
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What an interception is made on; tests have one in memory.
+
+    Attributes:
+        tools: the programs to use.
+        proc: where /proc is.
+        state: the folder of undo records; None: the usual one.
+    """
+
+    tools: Tools = field(default_factory=SystemTools)
+    proc: Path = Path("/proc")
+    state: Path | None = None
 
 
 # --- nft ------------------------------------------------------------------------------------------

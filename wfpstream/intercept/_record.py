@@ -22,7 +22,7 @@ from msgspec import Meta, Struct
 from wfpstream.intercept._errors import InterceptError
 from wfpstream.intercept._machine import boot_id, start_time, this_namespace
 from wfpstream.intercept._plan import Family, Interception
-from wfpstream.intercept._rules import RoutePart, RulePart, Script
+from wfpstream.intercept._rules import Part, RoutePart, RulePart, Script, TablePart
 
 VERSION = 1
 MAX_SIZE = 1 << 16
@@ -94,6 +94,12 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True):
     rules: Annotated[tuple[Rule, ...], Meta(max_length=2)]
     routes: Annotated[tuple[Route, ...], Meta(max_length=2)]
     owner: Owner | None = None
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """All that may have been made, in the order of making."""
+        routes = tuple(route.part() for route in self.routes)
+        return (*routes, *(rule.part() for rule in self.rules), TablePart(self.name))
 
     @property
     def is_live(self) -> bool:

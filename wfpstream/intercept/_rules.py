@@ -35,6 +35,16 @@ class Numbers:
 
 
 @dataclass(frozen=True)
+class TablePart:
+    """The nft table."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"nft table inet {self.name}"
+
+
+@dataclass(frozen=True)
 class RulePart:
     """A routing rule: packets with `mark` are looked up in `table`."""
 
@@ -58,6 +68,9 @@ class RoutePart:
         return f"{self.family} route in table {self.table} (local default)"
 
 
+Part = TablePart | RulePart | RoutePart
+
+
 @dataclass(frozen=True)
 class Script:
     """What applying a plan runs, in this order: routes, rules, and last, in one step, the nft table.
@@ -72,6 +85,11 @@ class Script:
     nft: str
     routes: tuple[RoutePart, ...] = ()
     rules: tuple[RulePart, ...] = ()
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """All that is made, in the order of making."""
+        return (*self.routes, *self.rules, TablePart(self.table))
 
     def as_shell(self) -> str:
         """The same as commands for a shell, and how to take it back."""

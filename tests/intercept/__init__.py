@@ -1,0 +1,1 @@
+"""Interception: plans, rules, records, and what is done with them."""
