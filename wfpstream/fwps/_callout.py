@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from types import CodeType
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Final, Protocol
 from uuid import UUID, uuid5
 
 from wfpstream.fwp import CalloutFlags
@@ -132,6 +132,10 @@ class CalloutEntry:
         self.mid_stream_allowed = bool(structure.flags & _MID_STREAM)
 
 
+# WFP Error Codes.
+MAX_REGISTERED: Final = 100_000
+
+
 class CalloutTable:
     """Every key ever seen, its run-time id, and what is registered under it."""
 
@@ -161,6 +165,12 @@ class CalloutTable:
 
     def registered(self) -> list[CalloutEntry]:
         return [entry for entry in self._by_key.values() if entry.registered]
+
+    @property
+    def full(self) -> bool:
+        """As many callouts are registered as WFP allows."""
+        # Keys are remembered for ever, so this many of them need not all be registered.
+        return len(self._by_key) >= MAX_REGISTERED and len(self.registered()) >= MAX_REGISTERED
 
 
 class ComfortableCallout(Protocol):

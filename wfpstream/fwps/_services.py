@@ -177,6 +177,8 @@ class RunTime(ConnectionServices):
         entry = self.callouts.find(structure.callout_key)
         if entry is not None and entry.registered:
             return NtStatus.STATUS_FWP_ALREADY_EXISTS, "REG-2"
+        if self.callouts.full:
+            return NtStatus.STATUS_FWP_TOO_MANY_CALLOUTS, "REG-3"
         return NtStatus.STATUS_SUCCESS, None
 
     def _lint_flags(self, structure: Callout0) -> None:
