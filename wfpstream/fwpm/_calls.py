@@ -12,6 +12,7 @@ from uuid import UUID
 
 from wfpstream.fwp import FwpError, NtStatus
 from wfpstream.fwpm import _adding
+from wfpstream.fwpm._members import require_members
 from wfpstream.fwpm._objects import EntryT, RecordT, Table, Tables
 from wfpstream.fwpm._store import Store
 from wfpstream.fwpm._templates import SessionRecord
@@ -103,6 +104,7 @@ class Calls:
     ) -> tuple[NtStatus, int]:
         if not isinstance(record, kind):
             raise TypeError(f"{call} takes a fwpm.{kind.__name__}, not {type(record).__name__}")
+        require_members(record)
         owner = self if self.dynamic else None
         return self._change(call, lambda txn: add(self._store, txn, owner, record), 0)
 

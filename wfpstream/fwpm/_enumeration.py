@@ -13,6 +13,7 @@ from uuid import UUID
 from wfpstream.fwp import FwpError, NtStatus, uint64
 from wfpstream.fwpm import _matching
 from wfpstream.fwpm._calls import Calls
+from wfpstream.fwpm._members import require_members
 from wfpstream.fwpm._objects import CalloutEntry, FilterEntry, Tables
 from wfpstream.fwpm._templates import (
     CalloutEnumTemplate,
@@ -302,8 +303,11 @@ class Enumerating(Calls):
 
 
 def _require(call: str, template: object, kind: type[Any]) -> None:
-    if template is not None and not isinstance(template, kind):
+    if template is None:
+        return
+    if not isinstance(template, kind):
         raise TypeError(f"{call} takes a fwpm.{kind.__name__}, not {type(template).__name__}")
+    require_members(template)
 
 
 def _require_count(call: str, num_entries: int | None) -> int:

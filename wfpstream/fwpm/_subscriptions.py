@@ -14,6 +14,7 @@ from wfpstream.fwp import FwpError, NtStatus
 from wfpstream.fwpm import _matching
 from wfpstream.fwpm._calls import Calls
 from wfpstream.fwpm._changes import Change
+from wfpstream.fwpm._members import require_members
 from wfpstream.fwpm._objects import CalloutEntry, Entry, FilterEntry
 from wfpstream.fwpm._templates import (
     NOTIFY_ALWAYS,
@@ -245,6 +246,9 @@ class Subscribing(Calls):
         self._store.handles.close_all(self)
 
 
-def _require(subscription: object, kind: type[Any]) -> None:
+def _require(subscription: Any, kind: type[Any]) -> None:
     if not isinstance(subscription, kind):
         raise TypeError(f"a fwpm.{kind.__name__} is needed, not {type(subscription).__name__}")
+    require_members(subscription)
+    if subscription.enum_template is not None:
+        require_members(subscription.enum_template)
