@@ -29,7 +29,7 @@ from tests.transport.kit import (
 from wfpstream.engine import EngineOptions, FilterEngine, Flow, Limits, Policy, Timeouts
 from wfpstream.fwp import ActionType
 from wfpstream.fwps import Callout, ClassifyOutFlags, OutOfBandCallout, Worker
-from wfpstream.transport import ListenerSpec, Proxy, serve_proxy
+from wfpstream.transport import ListenerSpec, Proxy, _flow_driver, serve_proxy
 
 
 class Refusing(Callout):
@@ -392,6 +392,50 @@ async def test_one_client_may_have_only_so_many() -> None:
         await run.proxy.wait_connections(0)
         third, _ = await run.pair()
         await third.send_all(b"x")
+
+
+@bounded
+async def test_other_limits_count_for_new_flows() -> None:
+    """A reload may change them: how much one read takes follows `limits.unsent` (IND-24)."""
+    probe = Probe()
+    async with live(probe) as run:
+        for unsent in (8192, 4096, 1 << 20):
+            run.engine.options.limits = Limits(unsent=unsent)
+            client, server = await run.pair()
+            probe.seen.clear()
+            data = bytes(100_000)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(client.send_all, data)
+                assert await read_exactly(server, len(data)) == data
+            assert max(len(seen) for _, seen in probe.seen) <= unsent // 2
+
+
+@bounded
+async def test_a_raised_limit_of_flows_lets_in_who_waits() -> None:
+    """A reload looks after it: with or without other listeners."""
+    async with live(Probe(), options=EngineOptions(limits=Limits(flows=1))) as run:
+        await run.pair()
+        second = await run.client()
+        await second.send_all(b"patience")
+        await wait_all_tasks_blocked()
+        run.engine.options.limits = Limits(flows=2)
+        (await run.proxy.prepare([run.proxy.listeners[0].spec])).commit()
+        assert await read_exactly(await run.accept(), 8) == b"patience"
+
+
+@bounded
+async def test_both_legs_are_kept_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    legs: list[socket.socket] = []
+    side = _flow_driver.FlowDriver.__init__
+
+    def watch(self: Any, hub: Any, flow: Any, client: Any, upstream: Any) -> None:
+        legs.extend((client.sock, upstream.sock))
+        side(self, hub, flow, client, upstream)
+
+    monkeypatch.setattr(_flow_driver.FlowDriver, "__init__", watch)
+    async with live(Probe()) as run:
+        await run.pair()
+        assert [leg.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) for leg in legs] == [1, 1]
 
 
 # --- the end ----------------------------------------------------------------------------------------
