@@ -5,6 +5,7 @@ Owns the page's form and what is said around the options; the template has the w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -29,14 +30,38 @@ def cli_page() -> str:
 
 
 def _described(command: click.Command) -> str:
-    """Its help, and its options in a table."""
-    help_text = " ".join((command.help or "").split())
-    rows = [
-        (code(_spelled(option)), _default(option), option.help or "")
-        for option in command.params
-        if isinstance(option, click.Option)
+    """Its help, its commands if it is a group, and its options in a table."""
+    parts = [" ".join((command.help or "").split())]
+    commands: list[click.Command] = []
+    if isinstance(command, click.Group):
+        commands = [command.commands[name] for name in command.list_commands(click.Context(command))]
+        rows = [(code(_called(one)), " ".join((one.help or "").split())) for one in commands]
+        parts.append(table(["command", "what"], rows))
+    options = _options([command, *commands])
+    if options:
+        parts.append(table(["option", "default", "meaning"], options))
+    return page(*parts).strip()
+
+
+def _called(command: click.Command) -> str:
+    """A command of a group with its arguments."""
+    arguments = [one for one in command.params if isinstance(one, click.Argument)]
+    return " ".join([command.name or "", *(one.make_metavar(click.Context(command)) for one in arguments)])
+
+
+def _options(commands: Sequence[click.Command]) -> list[tuple[str, str, str]]:
+    """A row for each option of these commands; one that not all have says whose it is."""
+    owners: dict[tuple[str, str, str], list[str]] = {}
+    for command in commands:
+        for option in command.params:
+            if isinstance(option, click.Option):
+                row = (code(_spelled(option)), _default(option), option.help or "")
+                owners.setdefault(row, []).append(command.name or "")
+    of_all = len(commands) - 1  # a group need not have the options of all its commands
+    return [
+        row if len(names) >= of_all else (row[0], row[1], f"{', '.join(names)}: {row[2]}")
+        for row, names in owners.items()
     ]
-    return page(help_text, table(["option", "default", "meaning"], rows) if rows else "").strip()
 
 
 def _spelled(option: click.Option) -> str:

@@ -49,7 +49,7 @@ class Deployment:
         self.error: Exception | None = None
         self.engine: FilterEngine
 
-    def add_rule(self, callout_text: str, when: Mapping[str, Any], name: str | None) -> Changed:
+    def add_rule(self, callout_text: str, when: Mapping[str, object], name: str | None = None) -> Changed:
         self._note("rule", callout_text, dict(when), name)
         return Changed(f'+ rule "{name}"')
 

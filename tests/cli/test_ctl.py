@@ -103,7 +103,8 @@ def test_a_flow_in_depth(operated: Operated, served: Served) -> None:
         "  local 10.0.0.1:40000, remote 10.0.0.2:80, stream_v4",
         "  0.0 s old, quiet for 0.0 s",
     ]
-    assert lines[4].startswith("  to_upstream: read 4, blocked_original 0, injected 0, ")
+    assert lines[4:6] == ["  to_upstream: read 4, held 4, written 0", "  to_client: read 0, written 0"]
+    assert lines[-1] == "  context 0x1 of lines at stream_v4"
     (up,) = (line for line in lines if "lines" in line and "to_upstream" in line)
     assert up.split()[:4] == ["0", "1", "lines", "to_upstream"]
     assert "needs 5 bytes" in up

@@ -12,6 +12,7 @@ import os
 import re
 import shlex
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import pytest
 
 from docs._generate import DOCS, PAGES
 from docs._generate.names import find_faults, read_groups
+from tests.cli.in_memory import running_in_memory
 from tests.replay.kit import Capture, close
 from wfpstream.cli import _proxy as cli_proxy
 from wfpstream.cli import main
@@ -37,7 +39,7 @@ _FILE = re.compile(r"(?:#|//) file: (\S+)\n")
 _LANGUAGES = {"python", "toml", "console", "json", "sh", "text", "c"}
 # Commands beside ours that a console block may have; they are not run.
 _FOREIGN = {"make", "curl", "printf", "nc", "python3", "tcpdump"}
-_HARMLESS = {"check", "show", "callouts", "replay", "transparent"}
+_HARMLESS = {"check", "show", "callouts", "ctl", "replay", "transparent"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,12 +133,24 @@ def test_console(
             '[[proxy.listener]]\nupstream = "127.0.0.1:8080"\n', encoding="utf-8"
         )
     monkeypatch.setattr(cli_proxy, "run_proxy", started)
-    for command, expected in commands_of(blocks):
-        code = run_command(command)
-        printed = capfd.readouterr()
-        assert code == 0, f"{command}: {printed.err}"
-        if expected:
-            assert printed.out == expected, command
+    with asked_proxy(folder, monkeypatch):
+        for command, expected in commands_of(blocks):
+            code = run_command(command)
+            printed = capfd.readouterr()
+            assert code == 0, f"{command}: {printed.err}"
+            if expected:
+                assert printed.out == expected, command
+
+
+@contextmanager
+def asked_proxy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The proxy that `wfpstream ctl` finds: it has the page's `wfpstream.toml`, and two connections."""
+    with running_in_memory(folder / "wfpstream.toml", folder / "control", monkeypatch) as proxy:
+        proxy.connect(("127.0.0.1", 40001)).send(b"GET / HTTP/1.1\nHost")
+        answered = proxy.connect(("127.0.0.1", 40002))
+        answered.receive(b"It is rainy today.\n")
+        answered.receive_fin()
+        yield
 
 
 def started(plan: RunPlan) -> int:

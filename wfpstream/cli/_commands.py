@@ -47,14 +47,14 @@ class Changes(Protocol):
 class Deployed(Protocol):
     """The policy in force, and how it is changed; ConfigError says why not."""
 
-    def add_rule(self, callout_text: str, when: Mapping[str, Any], name: str | None) -> Changes:
-        """One more rule."""
+    def add_rule(self, callout_text: str, when: Mapping[str, object], name: str | None = None) -> Changes:
+        """Add a rule."""
 
     def add_fragment(self, toml_text: str) -> Changes:
-        """Whatever a piece of configuration says."""
+        """Add whatever a piece of configuration says."""
 
     def delete_filter(self, filter_id: int, drain: bool) -> NtStatus:
-        """One filter less; `drain`: as soon as it is idle."""
+        """Delete a filter; `drain`: as soon as it is idle."""
 
 
 class Opened(Protocol):
@@ -81,6 +81,8 @@ class Proxying(Protocol):
     def accepted(self) -> int: ...
     @property
     def refused(self) -> int: ...
+    @property
+    def rejected(self) -> Mapping[str, int]: ...
 
 
 class Operated(Protocol):
@@ -184,8 +186,7 @@ class _Commands:
             "connections": proxy.connections,
             "accepted": proxy.accepted,
             "refused": proxy.refused,
-            # Why connections were not taken: only a proxy that looks at destinations knows that.
-            "rejected": dict(sorted(getattr(proxy, "rejected", {}).items())),
+            "rejected": dict(sorted(proxy.rejected.items())),
             **describe_load(self._operated.engine),
         }
 

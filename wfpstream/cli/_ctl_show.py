@@ -72,7 +72,8 @@ def one_flow_lines(flow: dict[str, Any]) -> Iterator[str]:
     for side in _SIDES:
         ledger = dict(flow["ledger"][side])
         faults = ledger.pop("faults")
-        yield f"  {side}: {_counted(ledger)}"
+        moved = {name: count for name, count in ledger.items() if count or name in ("read", "written")}
+        yield f"  {side}: {_counted(moved)}"
         yield from (f"    does not add up: {_text(fault)}" for fault in faults)
     if flow["stages"]:
         rows = [_lane_row(stage, side) for stage in flow["stages"] for side in _SIDES]
@@ -80,8 +81,8 @@ def one_flow_lines(flow: dict[str, Any]) -> Iterator[str]:
     else:
         yield "  no filter matches it: a plain relay"
     for context in flow["contexts"]:
-        callout, number = context["callout_id"], context["context"]
-        yield f"  context {number:#x} of callout {callout} at {_text(context['layer'])}"
+        owner = _text(context["callout"] or context["callout_id"])
+        yield f"  context {context['context']:#x} of {owner} at {_text(context['layer'])}"
 
 
 def _meant(flow: dict[str, Any]) -> str:

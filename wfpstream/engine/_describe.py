@@ -76,6 +76,7 @@ def describe_flow_in_depth(flow: Flow, now: float) -> dict[str, Any]:
     Args: as `describe_flow`.
     """
     ledgers = (flow.ledger(0), flow.ledger(1))
+    names = {stage.entry.callout_id: stage.entry.name for stage in flow.stages if stage.entry is not None}
     return describe_flow(flow, now) | {
         "handle": flow.id,
         "layer": LayerId(flow.layer_id).name.lower(),
@@ -84,7 +85,12 @@ def describe_flow_in_depth(flow: Flow, now: float) -> dict[str, Any]:
         "stages": [_stage(flow, index, stage, ledgers) for index, stage in enumerate(flow.stages)],
         "ledger": {flow.direction_name(number): _ledger(ledger) for number, ledger in enumerate(ledgers)},
         "contexts": [
-            {"layer": LayerId(layer).name.lower(), "callout_id": callout, "context": context}
+            {
+                "layer": LayerId(layer).name.lower(),
+                "callout": names.get(callout),
+                "callout_id": callout,
+                "context": context,
+            }
             for (layer, callout), context in sorted(flow.contexts.items())
         ],
     }
