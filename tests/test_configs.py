@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import trio
 
-from wfpstream.cli._proxy import listener_spec
+from wfpstream.cli._reload import listener_specs
 from wfpstream.config import build_engine, parse_config
 from wfpstream.engine import FilterEngine
 from wfpstream.transport import Proxy, serve_proxy
@@ -95,8 +95,7 @@ async def running(name: str, handler: Handler) -> AsyncIterator[World]:
             loaded = parse_config(replaced(text, upstream.socket.getsockname()[1]), name)
             engine, events = build_engine(loaded, clock=time.monotonic), Events()
             engine.add_sink(events)
-            proxy_section = loaded.config.proxy
-            specs = [listener_spec(listener, proxy_section.local) for listener in proxy_section.listener]
+            specs = listener_specs(loaded.config)
             proxy: Proxy = await nursery.start(partial(serve_proxy, engine, specs))
             yield World(engine, proxy, events)
             await proxy.stop()

@@ -162,11 +162,11 @@ def test_who_asks_twice_does_not_want_to_wait(mode: str) -> None:
         assert run.stop() == 0
 
 
-def test_sighup_is_said_to_be_ignored(mode: str) -> None:
+def test_sighup_without_a_file_is_said_to_do_nothing(mode: str) -> None:
     with running(mode) as run:
         run.send_signal(signal.SIGHUP)
         assert run.wait_line("SIGHUP") == (
-            "wfpstream: SIGHUP is ignored: reloading the configuration is not available yet\n"
+            "wfpstream: SIGHUP: there is no configuration file to read again (-c FILE)\n"
         )
         assert run.ask(b"still here") == b"still here"
         assert run.stop() == 0

@@ -31,6 +31,7 @@ class JobError(click.ClickException):
     def __init__(self, message: str, code: int = FAILED) -> None:
         super().__init__(message)
         self.code = code
+        self.lines = [message]
 
 
 class InputError(click.ClickException):
@@ -75,7 +76,7 @@ def say(line: str) -> None:
 
 def report(error: click.ClickException) -> int:
     """Print an error as its line or lines; its exit code."""
-    lines = error.lines if isinstance(error, InputError) else [error.format_message()]
+    lines = error.lines if isinstance(error, InputError | JobError) else [error.format_message()]
     example = _example(error) if isinstance(error, click.UsageError) else ""
     for line in lines:
         text = " ".join(line.split())

@@ -5,12 +5,17 @@ Owns the records only; `_run` and `_replay` fill them, `_proxy` and `_replaying`
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from wfpstream.config import CalloutText, LoadedConfig
+
+
+def _as_it_is(loaded: LoadedConfig) -> LoadedConfig:
+    return loaded
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +24,8 @@ class RunPlan:
 
     Args:
         loaded: the configuration, its listeners and sections completed by the command line.
+        config_file: where it came from, to be read again; None if there is none.
+        complete: adds to a configuration what the command line says, as was done for `loaded`.
         callouts: those of `--callout`, in order.
         events: where event lines go: a file, `-` for stdout, or None.
         events_data: which part of payloads they carry.
@@ -26,9 +33,13 @@ class RunPlan:
         grace: seconds that flows may take to end at a stop.
         verbosity: -1 quiet, 0, or the number of `-v`.
         command: the program to run beside the proxy, with its arguments.
+        transparent: intercept connections for the redirect or tproxy listener, for as long as this runs.
+        watch: read the configuration again when its file has changed.
     """
 
     loaded: LoadedConfig
+    config_file: Path | None = None
+    complete: Callable[[LoadedConfig], LoadedConfig] = field(default=_as_it_is)
     callouts: tuple[CalloutText, ...] = ()
     events: str | None = None
     events_data: Literal["off", "preview", "full"] = "off"
@@ -36,6 +47,8 @@ class RunPlan:
     grace: float = 5.0
     verbosity: int = 0
     command: tuple[str, ...] = ()
+    transparent: bool = False
+    watch: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,17 +1,19 @@
 """`wfpstream run`, running: engine, sinks, listeners, signals, ready file, and the command beside them.
 
-Owns the order in which these begin and end, and the exit code. What they do is the rooms' below.
+Owns the order in which these begin and end, and the exit code. What they do is the rooms' below; reading the
+configuration again is `_reload`'s.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 import signal
 import time
-from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -19,13 +21,17 @@ import trio
 
 from wfpstream.cli import _child
 from wfpstream.cli._base import DONE, FAILED, PROXY_FAILED, JobError, note, report, say
+from wfpstream.cli._commands import make_commands
+from wfpstream.cli._interception import TRANSPARENT_MODES, intercepting, mark_for
 from wfpstream.cli._plan import RunPlan
-from wfpstream.config import Listener, build_engine, format_address, parse_address
+from wfpstream.cli._reload import Reloader, listener_specs
+from wfpstream.cli._sinks import Sinks
+from wfpstream.config import Deployment, Difference, deploy, format_address
+from wfpstream.control import ControlError, default_socket_path, serve_control
 from wfpstream.engine import FilterEngine
-from wfpstream.observe import HumanLines, JsonLines, open_private_file, safe_text, write_private_file
-from wfpstream.transport import ListenerSpec, Proxy, serve_proxy
+from wfpstream.observe import safe_text, write_private_file
+from wfpstream.transport import Listener, Proxy, serve_proxy
 
-_STDOUT = 1
 _CAUGHT = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -38,39 +44,22 @@ def run_proxy(plan: RunPlan) -> int:
     Raises:
         ConfigError: the configuration cannot be used.
     """
-    engine = build_engine(plan.loaded, plan.callouts, time.monotonic)
-    runner = _Runner(plan, engine)
+    runner = _Runner(plan, deploy(plan.loaded, plan.callouts, time.monotonic))
     return trio.run(runner.main)
 
 
-class Violations:
-    """A sink that counts what `--verify` found. Lint is never an error (VRF-3)."""
-
-    wants_data = "off"
-    wants_trace = False
-
-    def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
-
-    def __call__(self, event: dict[str, object]) -> None:
-        """Count one violation, and nothing else."""
-        if event.get("event") == "violation" and event.get("severity") != "L":
-            self.counts[str(event.get("rule"))] += 1
-
-    def __str__(self) -> str:
-        parts = [f"{rule} ({count})" if count > 1 else rule for rule, count in sorted(self.counts.items())]
-        return ", ".join(parts)
-
-
 class _Runner:
-    def __init__(self, plan: RunPlan, engine: FilterEngine) -> None:
+    """What the control socket operates, too: see `_commands.Operated`."""
+
+    def __init__(self, plan: RunPlan, deployment: Deployment) -> None:
+        self.deployment = deployment
+        self.engine: FilterEngine = deployment.engine
+        self.proxy: Proxy
         self._plan = plan
-        self._engine = engine
-        self._violations = Violations()
-        self._events: JsonLines | None = None
-        self._has_backlog = trio.Event()
+        self._sinks = Sinks(plan, self.engine)
+        self._reloader: Reloader
         self._ended = trio.Event()
-        self._stopping = False
+        self._stopping = trio.Event()
         self._process: trio.Process | None = None
         self._code = DONE
 
@@ -80,23 +69,24 @@ class _Runner:
         with ExitStack() as stack, trio.open_signal_receiver(*caught) as signals:
             try:
                 self._remove_ready_file()
-                self._add_sinks(stack)
+                self._sinks.open(stack)
             except JobError as error:
                 self._fail(error)
                 return self._code
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._drain_events)
+                nursery.start_soon(self._sinks.drain)
                 proxy: Proxy | None = await nursery.start(self._serve)
                 if proxy is not None:
-                    nursery.start_soon(self._watch_signals, signals, proxy)
-                    self._announce(proxy)
-                    await self._until_done(proxy, descriptors)
+                    self.proxy = proxy
+                    nursery.start_soon(self._watch_signals, signals)
+                    await self._operate(nursery, descriptors)
                 nursery.cancel_scope.cancel()
         return self._exit_code()
 
     def _exit_code(self) -> int:
-        if self._engine.options.verify.level == "strict" and self._violations.counts:
-            note(f"error: callouts broke their contract: {self._violations}")
+        violations = self._sinks.violations
+        if self.engine.options.verify.level == "strict" and violations.counts:
+            note(f"error: callouts broke their contract: {violations}")
             return self._code or FAILED
         return self._code
 
@@ -107,56 +97,18 @@ class _Runner:
             code = PROXY_FAILED
         self._code = self._code or code
 
-    # --- sinks ---
-
-    def _add_sinks(self, stack: ExitStack) -> None:
-        plan = self._plan
-        if plan.events is not None:
-            self._events = self._open_events(plan.events)
-            stack.callback(self._events.close)
-            self._engine.add_sink(self._events)
-        if plan.verbosity >= 0:
-            self._engine.add_sink(HumanLines(say, plan.verbosity, note))
-        if self._engine.options.verify.level != "off":
-            self._engine.add_sink(self._violations)
-
-    def _open_events(self, target: str) -> JsonLines:
-        try:
-            fd = _STDOUT if target == "-" else open_private_file(target)
-        except OSError as error:
-            raise JobError(f"cannot write events to {target}: {_reason(error).lower()}") from error
-        return JsonLines(
-            fd,
-            data=self._plan.events_data,
-            owned=target != "-",
-            on_failure=lambda text: note(f"error: {text}"),
-            on_backlog=self._wake_drain,
-        )
-
-    def _wake_drain(self) -> None:
-        self._has_backlog.set()
-
-    async def _drain_events(self) -> None:
-        """Write what a slow reader left over, when it reads again."""
-        while self._events is not None:
-            await self._has_backlog.wait()
-            self._has_backlog = trio.Event()
-            while self._events.backlog:
-                await trio.lowlevel.wait_writable(self._events.fileno())
-                self._events.flush()
-
     # --- the proxy ---
 
     async def _serve(self, task_status: trio.TaskStatus[Proxy | None]) -> None:
         """Run the proxy to its end; a start that fails is a result, not an exception in a group."""
-        listeners = self._plan.loaded.config.proxy.listener
-        specs = [listener_spec(listener, self._plan.loaded.config.proxy.local) for listener in listeners]
+        specs = listener_specs(self._plan.loaded.config)
         try:
             await serve_proxy(
-                self._engine,
+                self.engine,
                 specs,
                 grace=self._plan.grace,
                 log=self._log,
+                mark=mark_for(specs),
                 task_status=task_status,
             )
         except OSError as error:
@@ -164,36 +116,77 @@ class _Runner:
             task_status.started(None)
         finally:
             # What callouts have left behind shows only now (V-39), while the sinks still listen.
-            self._engine.stop()
+            self.engine.stop()
             self._ended.set()
 
     def _log(self, line: str) -> None:
         if self._plan.verbosity >= 0:
             note(safe_text(line))
 
-    def _announce(self, proxy: Proxy) -> None:
-        records = []
-        for listener in proxy.listeners:
-            here, there = format_address(listener.host, listener.port), format_address(*listener.upstream)
-            say(f"listening on {here} ({listener.mode} to {there})")
-            records.append(
-                {
-                    "name": listener.name,
-                    "mode": listener.mode,
-                    "host": listener.host,
-                    "port": listener.port,
-                    "upstream": listener.upstream,
-                }
-            )
-        if self._plan.ready_file is not None:
-            data = msgspec.json.encode({"pid": os.getpid(), "listeners": records}) + b"\n"
-            try:
-                write_private_file(self._plan.ready_file, data)
-            except OSError as error:
-                self._fail(_cannot_write(self._plan.ready_file, error))
+    async def _operate(self, nursery: trio.Nursery, descriptors: int) -> None:
+        """From listening to the last flow's end."""
+        intercepted = self._intercepted_listener()
+        self._reloader = Reloader(self._plan, self.deployment, self.proxy, self._opened, intercepted)
+        try:
+            await self._open_control(nursery)
+            with self._interception(intercepted):
+                self._opened(self.proxy.listeners)
+                if self._plan.watch:
+                    nursery.start_soon(self._reloader.watch, self._reloader.try_reload)
+                if self._code == DONE and self._plan.command and not self._stopping.is_set():
+                    await self._run_command(descriptors)
+                # New connections find their own way before we stop taking them.
+                await self._stopping.wait()
+        except JobError as error:
+            self._fail(error)
+            self.stop(0.0)
+        await self._ended.wait()
+
+    def _intercepted_listener(self) -> Listener | None:
+        if not self._plan.transparent:
+            return None
+        return next(one for one in self.proxy.listeners if one.mode in TRANSPARENT_MODES)
+
+    @contextmanager
+    def _interception(self, listener: Listener | None) -> Iterator[None]:
+        if listener is None:
+            yield
+            return
+        with intercepting(self._plan.loaded.config, listener.mode, listener.port):
+            yield
+
+    async def _open_control(self, nursery: trio.Nursery) -> None:
+        """Serve `wfpstream ctl`. Only a socket that was asked for must be had."""
+        wanted = self._plan.loaded.config.control.socket
+        if wanted == "off":
+            return
+        path = self._plan.loaded.folder / wanted if wanted is not None else default_socket_path()
+        serve = partial(serve_control, path, make_commands(self), log=self._log)
+        try:
+            await nursery.start(serve)
+        except ControlError as error:
+            if wanted is not None:
+                raise JobError(str(error)) from error
+            self._log(f"no control socket: {error}")
+
+    # --- being ready ---
+
+    def _opened(self, listeners: Sequence[Listener]) -> None:
+        """Say what listens, and write down all that does."""
+        for listener in listeners:
+            say(f"listening on {format_address(listener.host, listener.port)} ({_describe(listener)})")
+        if self._plan.ready_file is None or self._stopping.is_set():
+            return
+        records = [_record(listener) for listener in self.proxy.listeners]
+        data = msgspec.json.encode({"pid": os.getpid(), "listeners": records}) + b"\n"
+        try:
+            write_private_file(self._plan.ready_file, data)
+        except OSError as error:
+            self._fail(_cannot_write(self._plan.ready_file, error))
+            self.stop(0.0)
 
     def _remove_ready_file(self) -> None:
-        """One of an earlier run would say that we are ready before we are."""
+        """One of an earlier run would say that we are ready before we are, ours that we still are."""
         if self._plan.ready_file is None:
             return
         try:
@@ -201,58 +194,63 @@ class _Runner:
         except OSError as error:
             raise _cannot_write(self._plan.ready_file, error) from error
 
-    # --- its end ---
+    # --- what is asked for while it runs ---
 
-    async def _until_done(self, proxy: Proxy, descriptors: int) -> None:
-        if self._code != DONE:
-            self._stop(proxy, 0.0)
-        elif self._plan.command and not self._stopping:
-            await self._run_command(proxy, descriptors)
-        await self._ended.wait()
+    async def reload(self) -> Difference:
+        """Read the configuration again (`ctl reload`)."""
+        return await self._reloader.reload()
 
-    async def _run_command(self, proxy: Proxy, descriptors: int) -> None:
-        listeners = [(listener.name, listener.host, listener.port) for listener in proxy.listeners]
-        try:
-            process = await _child.start(self._plan.command, _child.environment(listeners), descriptors)
-        except JobError as error:
-            self._fail(error)
-            self._stop(proxy, 0.0)
-            return
-        self._process = process
-        await process.wait()
-        self._process = None
-        self._code = _child.exit_code(process)
-        self._stop(proxy)
+    def drain(self, grace: float | None) -> None:
+        """Accept nothing more, and exit when the flows have ended (`ctl drain`); None: however long that takes."""
+        self.stop(math.inf if grace is None else grace)
 
-    def _stop(self, proxy: Proxy, grace: float | None = None) -> None:
-        self._stopping = True
-        proxy.request_stop(grace)
-
-    async def _watch_signals(self, signals: AsyncIterator[int], proxy: Proxy) -> None:
+    async def _watch_signals(self, signals: AsyncIterator[int]) -> None:
         async for number in signals:
             if self._process is not None:
                 _child.forward(self._process, number)
             elif number == signal.SIGHUP:
-                note("SIGHUP is ignored: reloading the configuration is not available yet")
+                await self._reloader.try_reload("SIGHUP")
             elif number in (signal.SIGTERM, signal.SIGINT):
                 # Who asks again does not want to wait.
-                self._stop(proxy, 0.0 if self._stopping else None)
+                self.stop(0.0 if self._stopping.is_set() else None)
+
+    # --- its end ---
+
+    async def _run_command(self, descriptors: int) -> None:
+        listeners = [(listener.name, listener.host, listener.port) for listener in self.proxy.listeners]
+        process = await _child.start(self._plan.command, _child.environment(listeners), descriptors)
+        self._process = process
+        await process.wait()
+        self._process = None
+        self._code = _child.exit_code(process)
+        self.stop()
+
+    def stop(self, grace: float | None = None) -> None:
+        """Accept nothing more and let flows end for `grace` seconds; None: as `--grace` says."""
+        self._stopping.set()
+        self.proxy.request_stop(grace)
+        try:
+            self._remove_ready_file()
+        except JobError as error:
+            self._fail(error)
 
 
-def listener_spec(listener: Listener, local: str) -> ListenerSpec:
-    """What the transport is to open for a listener of the configuration."""
-    host, port = parse_address(listener.listen, default_host="127.0.0.1")
-    upstream_host, upstream_port = parse_address(listener.upstream or "")
-    return ListenerSpec(
-        name=listener.name,
-        mode=listener.mode,
-        host=host,
-        port=port,
-        upstream_host=upstream_host,
-        upstream_port=upstream_port,
-        local=listener.local or local,
-        nodelay=listener.nodelay,
-    )
+def _describe(listener: Listener) -> str:
+    if listener.mode in TRANSPARENT_MODES:
+        return listener.mode
+    return f"{listener.mode} to {format_address(*listener.upstream)}"
+
+
+def _record(listener: Listener) -> dict[str, object]:
+    """A listener in the ready file."""
+    upstream = None if listener.mode in TRANSPARENT_MODES else listener.upstream
+    return {
+        "name": listener.name,
+        "mode": listener.mode,
+        "host": listener.host,
+        "port": listener.port,
+        "upstream": upstream,
+    }
 
 
 def raise_descriptor_limit() -> int:

@@ -7,6 +7,7 @@ imported only then: reading options needs no trio.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -38,7 +39,8 @@ def _seconds(ctx: click.Context, param: click.Parameter, value: str) -> float:
 @click.option("-c", "--config", "config_file", metavar="FILE", help="A configuration in TOML.")
 @click.option(
     "--mode", "modes", metavar="SPEC", multiple=True,
-    help="[NAME=]reverse:HOST:PORT[@[HOST:]PORT]: the upstream, then where to listen. Repeatable.",
+    help="[NAME=]reverse:HOST:PORT[@[HOST:]PORT]: the upstream, then where to listen; or "
+    "[NAME=]redirect@HOST:PORT, [NAME=]tproxy@HOST:PORT for intercepted connections. Repeatable.",
 )  # fmt: skip
 @click.option(
     "--callout", "callout_texts", metavar="CALLOUT", multiple=True,
@@ -59,6 +61,12 @@ def _seconds(ctx: click.Context, param: click.Parameter, value: str) -> float:
     "--grace", metavar="SECONDS", default="5", show_default=True, callback=_seconds,
     help="How long flows may take to end at a stop.",
 )  # fmt: skip
+@click.option(
+    "--transparent",
+    is_flag=True,
+    help="Intercept connections, as [transparent] says, for the redirect or tproxy listener; undone at the end.",
+)
+@click.option("--watch", is_flag=True, help="Read the configuration again when its file has changed.")
 @click.option("-q", "--quiet", is_flag=True, help="Only errors, and what listens.")
 @click.option("-v", "--verbose", count=True, help="One line per flow; -vv: per event; -vvv: with payload.")
 @click.argument("command_line", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND ARG...]")
@@ -73,6 +81,8 @@ def run(
     ready_file: str | None,
     level: Literal["off", "warn", "strict"] | None,
     grace: float,
+    transparent: bool,
+    watch: bool,
     quiet: bool,
     verbose: int,
     command_line: tuple[str, ...],
@@ -88,11 +98,15 @@ def run(
         raise click.UsageError("-q and -v exclude each other")
     if events == "-" and command_line:
         raise click.UsageError("--events - and -- COMMAND both write to stdout; give --events a FILE")
-    loaded = load_config(config_file) if config_file is not None else LoadedConfig(Config())
-    loaded = _completed(loaded, [parse_mode(mode) for mode in modes], local, level)
+    if watch and config_file is None:
+        raise click.UsageError("--watch needs a configuration file: -c FILE")
+    complete = partial(_completed, listeners=[parse_mode(mode) for mode in modes], local=local, level=level)
+    loaded = complete(load_config(config_file) if config_file is not None else LoadedConfig(Config()))
     names = [listener.name for listener in loaded.config.proxy.listener if listener.name]
     plan = RunPlan(
         loaded=loaded,
+        config_file=Path(config_file) if config_file is not None else None,
+        complete=complete,
         callouts=tuple(parse_callout(text, names) for text in callout_texts),
         events=events,
         events_data=events_data,
@@ -100,6 +114,8 @@ def run(
         grace=grace,
         verbosity=-1 if quiet else verbose,
         command=command_line,
+        transparent=transparent,
+        watch=watch,
     )
     _check_listeners(plan)
     from wfpstream.cli._proxy import run_proxy
@@ -130,9 +146,12 @@ def _check_listeners(plan: RunPlan) -> None:
     listeners = plan.loaded.config.proxy.listener
     if not listeners:
         raise click.UsageError("nothing to listen on: give --mode, or -c with a [[proxy.listener]]")
-    for listener in listeners:
-        if listener.mode != "reverse":
-            raise click.UsageError(f"mode {listener.mode} is not available yet; reverse is")
+    intercepted = [listener for listener in listeners if listener.mode != "reverse"]
+    if plan.transparent and len(intercepted) != 1:
+        raise click.UsageError(
+            "--transparent needs exactly one redirect or tproxy listener; "
+            "example: wfpstream run --mode redirect@0.0.0.0:15001 --transparent"
+        )
     names = [listener.name for listener in listeners if listener.name]
     for callout in plan.callouts:
         if callout.listener and callout.listener not in names:

@@ -216,6 +216,11 @@ class FilterEngine:
         """Undo `add_sink`."""
         self._core.remove_sink(sink)
 
+    def tell(self, event: str, **keys: Any) -> None:
+        """Hand the sinks an event of whoever drives the engine, which belongs to no flow: `reload`."""
+        if self._core.sinks:
+            self._core.emit(event, None, **keys)
+
     @property
     def violations(self) -> dict[str, int]:
         """How often each violation was reported."""

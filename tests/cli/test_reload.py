@@ -1,0 +1,195 @@
+"""`wfpstream run` reading its configuration again: SIGHUP, `--watch`, and what is said of it.
+
+What stays, what changes and what is refused in detail is `tests/config`'s; here it is the process that counts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.support import Running, echo_server, json_lines, read_exactly, running
+
+EDIT = '[[rule]]\nname = "edit"\ncallout = "stream_edit,find=rain,replace={},direction=to_upstream"\n'
+
+
+@pytest.fixture
+def upstream() -> Iterator[int]:
+    with echo_server() as port:
+        yield port
+
+
+class Policy:
+    """A configuration file that is written again and again."""
+
+    def __init__(self, folder: Path, upstream: int) -> None:
+        self.path = folder / "wfpstream.toml"
+        self._upstream = upstream
+
+    def write(self, *parts: str, listen: str = "127.0.0.1:0", more: str = "") -> Path:
+        """As deployment tools do it: complete beside it, then renamed."""
+        listener = (
+            f'[[proxy.listener]]\nname = "a"\nlisten = "{listen}"\nupstream = "127.0.0.1:{self._upstream}"\n'
+        )
+        beside = self.path.with_suffix(".new")
+        beside.write_text("\n".join([listener, more, *parts]))
+        os.replace(beside, self.path)
+        return self.path
+
+
+@pytest.fixture
+def policy(tmp_path: Path, upstream: int) -> Policy:
+    return Policy(tmp_path, upstream)
+
+
+def hang_up(run: Running) -> list[str]:
+    """SIGHUP; the lines up to the one that says how it went."""
+    before = len(run.lines)
+    run.send_signal(signal.SIGHUP)
+    run.wait_line("reloaded")
+    return run.lines[before:]
+
+
+def test_sighup_changes_new_and_live_flows(policy: Policy) -> None:
+    with running("-c", policy.write(EDIT.format("sun"))) as run, run.connect() as live:
+        live.sendall(b"rain,")
+        assert read_exactly(live, 4) == b"sun,"
+        policy.write(EDIT.format("snow"))
+        lines = hang_up(run)
+        assert lines[-1] == "wfpstream: reloaded"
+        assert any("snow" in line for line in lines[:-1]), lines
+        live.sendall(b"rain,")
+        assert read_exactly(live, 5) == b"snow,"
+        assert run.ask(b"rain") == b"snow"
+        policy.write()
+        hang_up(run)
+        live.sendall(b"rain,")
+        assert read_exactly(live, 5) == b"rain,"
+        assert run.stop() == 0
+
+
+def test_nothing_has_changed(policy: Policy) -> None:
+    with running("-c", policy.write(EDIT.format("sun"))) as run:
+        assert hang_up(run) == ["wfpstream: reloaded: nothing has changed"]
+        assert run.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        pytest.param("nonsense", "wfpstream.toml:", id="no TOML"),
+        pytest.param('[[rule]]\ncallout = "nobody"\n', "nobody", id="unknown callout"),
+        pytest.param('[engine]\nprofile = "win7"\n', "cannot change while running", id="fixed"),
+        pytest.param('[control]\nsocket = "elsewhere"\n', "cannot change while running", id="control socket"),
+    ],
+)
+def test_a_file_that_cannot_be_used_changes_nothing(policy: Policy, broken: str, said: str) -> None:
+    with running("-c", policy.write(EDIT.format("sun"))) as run:
+        policy.write(broken)
+        lines = hang_up(run)
+        assert said in lines[0]
+        assert lines[0].startswith("wfpstream: error: ")
+        assert lines[-1] == "wfpstream: not reloaded: what was in force stays in force"
+        assert run.ask(b"rain") == b"sun"
+        policy.path.unlink()
+        assert hang_up(run)[-1] == "wfpstream: not reloaded: what was in force stays in force"
+        assert run.stop() == 0
+
+
+def test_a_listener_moves_and_the_ready_file_follows(policy: Policy, tmp_path: Path) -> None:
+    ready = tmp_path / "ready.json"
+    with running("-c", policy.write(EDIT.format("sun")), "--ready-file", ready) as run:
+        old = run.addresses[0]
+        with run.connect() as live:
+            live.sendall(b"rain")
+            assert read_exactly(live, 3) == b"sun"
+            policy.write(EDIT.format("sun"), listen="127.0.0.2:0")
+            run.send_signal(signal.SIGHUP)
+            run.wait_line("reloaded")
+            run.wait_line("listening on 127.0.0.2:")
+            listeners = json.loads(ready.read_text())["listeners"]
+            assert [one["host"] for one in listeners] == ["127.0.0.2"]
+            run.addresses[0] = ("127.0.0.2", listeners[0]["port"])
+            assert run.ask(b"rain") == b"sun"
+            live.sendall(b"rain")
+            assert read_exactly(live, 3) == b"sun"
+        with pytest.raises(ConnectionRefusedError):
+            run.addresses[0] = old
+            run.connect()
+        assert run.stop() == 0
+        assert not ready.exists()
+
+
+def test_an_address_in_use_changes_nothing(policy: Policy, upstream: int) -> None:
+    with running("-c", policy.write(EDIT.format("sun"))) as run:
+        policy.write(EDIT.format("snow"), listen=f"127.0.0.1:{upstream}")
+        lines = hang_up(run)
+        assert "cannot listen on" in lines[0]
+        assert run.ask(b"rain") == b"sun"
+        assert run.stop() == 0
+
+
+def test_the_last_listener_cannot_go(policy: Policy) -> None:
+    with running("-c", policy.write()) as run:
+        policy.path.write_text(EDIT.format("sun"))
+        lines = hang_up(run)
+        assert "no [[proxy.listener]]" in lines[0]
+        assert run.ask(b"rain") == b"rain"
+        assert run.stop() == 0
+
+
+def test_what_the_command_line_adds_stays(policy: Policy) -> None:
+    extra = ("--callout", "stream_edit,find=wind,replace=calm")
+    with running("-c", policy.write(EDIT.format("sun")), *extra) as run:
+        policy.write(EDIT.format("snow"))
+        hang_up(run)
+        assert run.ask(b"rain wind") == b"snow calm"
+        assert run.stop() == 0
+
+
+def test_a_reload_is_an_event(policy: Policy, tmp_path: Path) -> None:
+    events = tmp_path / "events.jsonl"
+    with running("-c", policy.write(EDIT.format("sun")), "--events", events) as run:
+        policy.write()
+        hang_up(run)
+        assert run.stop() == 0
+    (event,) = [one for one in json_lines(events.read_text()) if one["event"] == "reload"]
+    assert any(change["what"] == "removed" for change in event["changes"])
+
+
+def test_watch_reads_the_file_when_it_has_changed(policy: Policy) -> None:
+    with running("-c", policy.write(EDIT.format("sun")), "--watch") as run:
+        policy.write(EDIT.format("snow"))
+        assert run.wait_line("reloaded") == "wfpstream: reloaded\n"
+        assert run.ask(b"rain") == b"snow"
+        policy.write("broken")
+        run.wait_line("not reloaded")
+        policy.write(EDIT.format("hail"))
+        run.wait_line("reloaded")
+        assert run.ask(b"rain") == b"hail"
+        assert run.stop() == 0
+
+
+def test_quiet_says_errors_only(policy: Policy) -> None:
+    with running("-c", policy.write(EDIT.format("sun")), "-q") as run:
+        policy.write("broken")
+        run.send_signal(signal.SIGHUP)
+        assert run.wait_line("error").startswith("wfpstream: error: ")
+        assert run.stop() == 0
+
+
+def test_limits_change_while_it_runs(policy: Policy) -> None:
+    with running("-c", policy.write()) as run:
+        policy.write(more="[limits]\nflows_per_client = 1\n")
+        assert any("flows_per_client" in line for line in hang_up(run))
+        with run.connect() as first:
+            first.sendall(b"x")
+            assert read_exactly(first, 1) == b"x"
+            with pytest.raises(ConnectionResetError):
+                run.ask(b"y")
+        assert run.stop() == 0

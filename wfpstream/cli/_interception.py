@@ -1,0 +1,73 @@
+"""`run --transparent`: the interception that begins after the listener is open, and ends with the run.
+
+Owns which listener it is for, and that it is undone whatever happens (a kill -9 excepted: `transparent undo`).
+What the rules look like is the intercept room's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from wfpstream.cli._base import JobError, note
+from wfpstream.config import Config, transparent_settings
+from wfpstream.intercept import (
+    DEFAULT_MARK,
+    InterceptError,
+    Interception,
+    apply,
+    may_change_network,
+    undo,
+)
+from wfpstream.transport import ListenerSpec
+
+TRANSPARENT_MODES = ("redirect", "tproxy")
+
+
+class CannotIntercept(JobError):
+    """What could not be intercepted, a line each."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        told = list(lines)
+        super().__init__("; ".join(told))
+        self.lines = told
+
+
+def mark_for(specs: Iterable[ListenerSpec]) -> int:
+    """SO_MARK of upstream sockets: where connections are intercepted, ours must not be.
+
+    A plain reverse proxy sets it only where it may: nobody need hear that it does not.
+    """
+    needed = any(spec.mode in TRANSPARENT_MODES for spec in specs)
+    return DEFAULT_MARK if needed or may_change_network() else 0
+
+
+@contextmanager
+def intercepting(config: Config, mode: str, port: int) -> Iterator[None]:
+    """Lead connections to the listener of that mode and port, as `[transparent]` says, for the time of the block.
+
+    Raises:
+        CannotIntercept: it cannot be; nothing of it is left.
+    """
+    settings: dict[str, Any] = transparent_settings(config)
+    try:
+        if settings["exempt_uid"] is None and not may_change_network():
+            settings["exempt_uid"] = os.getuid() or None
+        plan = Interception(port=port, mode="tproxy" if mode == "tproxy" else "redirect", **settings)
+        apply(plan, owner=os.getpid(), log=note)
+    except InterceptError as error:
+        raise CannotIntercept(error.lines) from error
+    try:
+        yield
+    finally:
+        _undo(plan.name)
+
+
+def _undo(name: str) -> None:
+    try:
+        undo(name)
+    except InterceptError as error:
+        for line in error.lines:
+            note(f"error: interception is not undone: {line}")
