@@ -29,7 +29,7 @@ from wfpstream.engine import (
 from wfpstream.fwp import NtStatus
 
 # The flows of a busy proxy are described in turns with its work.
-_FLOWS_IN_A_ROW = 50
+_FLOWS_IN_A_ROW = 20
 
 T = TypeVar("T", bound=msgspec.Struct)
 

@@ -66,7 +66,7 @@ def describe_flow(flow: Flow, now: float) -> dict[str, Any]:
         "callouts": [stage.entry.name for stage in flow.stages if stage.entry and not stage.retired],
     }
     for direction in (0, 1):
-        described[flow.direction_name(direction)] = _direction(flow, direction, flow.ledger(direction))
+        described[flow.direction_name(direction)] = _direction(flow, direction)
     return described
 
 
@@ -96,7 +96,9 @@ def describe_flow_in_depth(flow: Flow, now: float) -> dict[str, Any]:
     }
 
 
-def _direction(flow: Flow, direction: int, ledger: DirectionLedger) -> dict[str, Any]:
+def _direction(flow: Flow, direction: int) -> dict[str, Any]:
+    """Without its ledger, which takes several times as long: there may be thousands of flows."""
+    lanes, out = flow.lanes[direction], flow.out[direction]
     if flow.input_ended[direction]:
         reading = "ended"
     elif direction == 1 and flow.is_deferred():
@@ -105,12 +107,12 @@ def _direction(flow: Flow, direction: int, ledger: DirectionLedger) -> dict[str,
         reading = "paused" if flow.paused[direction] else "reading"
     return {
         "state": reading,
-        "read": ledger.read,
-        "written": ledger.written,
-        "held": ledger.held + ledger.queued,
-        "unsent": ledger.unsent,
-        "injected": ledger.injected,
-        "pended": sum(lane.pended_bytes for lane in flow.lanes[direction]),
+        "read": flow.read[direction],
+        "written": out.written_o + out.written_i,
+        "held": sum(lane.bytes + sum(run.length for run in lane.outbox) for lane in lanes),
+        "unsent": out.length,
+        "injected": sum(lane.injected for lane in lanes),
+        "pended": sum(lane.pended_bytes for lane in lanes),
         "missing": flow.missing[direction],
     }
 
