@@ -99,7 +99,7 @@ class Operated(Protocol):
         """Read the configuration again and put it in force, all or nothing; ConfigError, OSError: it is not."""
 
     def drain(self, grace: float | None) -> None:
-        """Accept nothing more, let flows end for `grace` seconds, and exit. Returns at once."""
+        """Accept nothing more, give flows `grace` seconds (None: what they need), and exit. Returns at once."""
 
 
 class _Nothing(msgspec.Struct, forbid_unknown_fields=True):

@@ -219,7 +219,7 @@ def _grace(ctx: click.Context, param: click.Parameter, value: str | None) -> flo
     help="How long flows may take; default: as `run --grace` says.",
 )
 def drain(grace: float | None, socket_path: str | None, as_json: bool) -> None:
-    """Accept nothing more, let the flows end, and exit; what is left after the grace is aborted."""
+    """Accept nothing more, let the flows end, and exit; with --grace, what is left then is aborted."""
     answer = ask_proxy(socket_path, "drain", {"grace": grace})
     _print(answer, as_json, lambda _: [f"draining, {answer['connections']} connections"])
 
