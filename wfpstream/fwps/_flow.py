@@ -74,13 +74,6 @@ _PERMIT_IF_UNREGISTERED = int(FilterRunFlags.PERMIT_IF_CALLOUT_UNREGISTERED)
 _MID_STREAM = int(IncomingFlag.MID_STREAM_INSPECTION)
 
 
-# What `Lane.absorb` adds up.
-_SUMMED = (
-    "in_o", "in_i", "permitted_o", "permitted_i", "blocked_o", "blocked_i", "discarded_o", "discarded_i",
-    "unseen_discarded_o", "unseen_discarded_i", "injected",
-)  # fmt: skip
-
-
 class Lane:
     """One stage in one direction. Everything counted is in bytes.
 
@@ -271,19 +264,6 @@ class Lane:
         else:
             self.unseen_discarded_o += run.length if original else 0
             self.unseen_discarded_i += 0 if original else run.length
-
-    def absorb(self, following: Lane) -> None:
-        """Take over the counts of the next lane: both are idle and their stages gone, and one place is enough.
-
-        What left this one and reached the other is inside now, so the part of it that was not bypassed there no
-        longer counts as bypassed here; every equation of the ledger still holds for the two as one.
-        """
-        self.bypassed_o -= following.in_o + following.unseen_discarded_o
-        self.bypassed_i -= following.in_i + following.unseen_discarded_i
-        for name in _SUMMED:
-            setattr(self, name, getattr(self, name) + getattr(following, name))
-        self.carry += following.carry
-        self.closed = self.closed or following.closed
 
     def keep(self) -> None:
         """Copy what lies in the driver's buffer: only runs put in since the last time can (linear in them)."""

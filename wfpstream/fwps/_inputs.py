@@ -293,6 +293,7 @@ class Inputs:
             _is_past(flow.out[direction].length, limits.unsent, was)
             or _is_past(flow.injected[direction], limits.injected, was)
             or _is_past(flow.pended_waiting[direction], limits.pended, was)
+            or (flow.draining and _is_past(_queued_before_leaving(flow, direction), limits.pended, was))
         )
         now = self._over_memory(flow, was) or now or flow.marked
         if now != was:
@@ -339,3 +340,8 @@ class Inputs:
 def _is_past(level: int, limit: int, was: bool) -> bool:
     """Stop at half a limit, resume at a quarter (IND-24)."""
     return level * 4 > limit if was else level * 2 >= limit
+
+
+def _queued_before_leaving(flow: Flow, direction: int) -> int:
+    """Bytes that wait until a retiring stage has finished (MGMT-16)."""
+    return sum(lane.bytes for lane in flow.lanes[direction] if lane.stage.draining and not lane.let_go)

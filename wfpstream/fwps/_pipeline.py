@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ._callout import CalloutEntry, CalloutTable
     from ._core import Core
     from ._filter import Filter2
-    from ._flow import Flow
+    from ._flow import Flow, Lane
     from ._retiring import Retiring
     from ._waterfall import Waterfall
 
@@ -175,12 +175,32 @@ def _without_idle_ghosts(stages: list[Stage]) -> dict[int, int]:
         last = kept[-1] if kept else None
         if last is not None and _is_idle_ghost(last) and _is_idle_ghost(stage):
             for lane, folded in zip(last.lanes, stage.lanes, strict=True):
-                lane.absorb(folded)
+                _fold(lane, folded)
         else:
             kept.append(stage)
         places[id(stage)] = len(kept) - 1
     stages[:] = kept
     return places
+
+
+# What `_fold` adds up.
+_SUMMED = (
+    "in_o", "in_i", "permitted_o", "permitted_i", "blocked_o", "blocked_i", "discarded_o", "discarded_i",
+    "unseen_discarded_o", "unseen_discarded_i", "injected", "carry",
+)  # fmt: skip
+
+
+def _fold(lane: Lane, following: Lane) -> None:
+    """Give `lane` the counts of the next one: both are idle and their stages gone, and one place is enough.
+
+    What left the first and reached the second is inside now, so the part of it that was not bypassed there no longer
+    counts as bypassed here; every equation of the ledger still holds for the two as one.
+    """
+    lane.bypassed_o -= following.in_o + following.unseen_discarded_o
+    lane.bypassed_i -= following.in_i + following.unseen_discarded_i
+    for name in _SUMMED:
+        setattr(lane, name, getattr(lane, name) + getattr(following, name))
+    lane.closed = lane.closed or following.closed
 
 
 def _is_idle_ghost(stage: Stage) -> bool:

@@ -8,10 +8,10 @@ answer must not keep that answer back. It must not know management objects: who 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import _stream_state as rules
-from ._stream_state import IDLE
+from ._stream_state import DEFERRED, IDLE
 
 if TYPE_CHECKING:
     from ._callout import CalloutTable, ComfortableCallout
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Retirement:
     """One filter on its way out: the flows that still have a stage of it, and who is told when none has."""
 
-    __slots__ = ("asked_to_drain", "filter", "flows", "gone", "timer")
+    __slots__ = ("asked_to_drain", "asking", "filter", "flows", "gone", "timer")
 
     def __init__(self, filter: Filter2, flows: set[int], gone: Callable[[], None]) -> None:
         self.filter = filter
@@ -32,6 +32,7 @@ class Retirement:
         self.gone = gone
         self.timer: Timer | None = None
         self.asked_to_drain = False
+        self.asking = False
 
 
 class Retiring:
@@ -54,6 +55,9 @@ class Retiring:
         """
         flows = {flow.id for flow in self._core.flows.values() if _stages_of(flow, filter.filter_id)}
         if not flows:
+            self._ask_to_drain(
+                self._owner(filter)
+            )  # it may have been the last that kept others from being asked
             return True
         retirement = Retirement(filter, flows, gone)
         self._going[filter.filter_id] = retirement
@@ -61,24 +65,48 @@ class Retiring:
         if limit:
             due = self._core.clock() + limit
             retirement.timer = self._core.at(due, lambda: self._too_late(filter.filter_id))
-        self._ask_to_drain(retirement)
+        self._ask_to_drain(self._owner(filter))
         return False
 
-    def _ask_to_drain(self, retirement: Retirement) -> None:
-        """A callout that no filter in force names releases what it has (MGMT-16, `drain`)."""
-        owner = self._owner(retirement.filter)
+    def _ask_to_drain(self, owner: ComfortableCallout | None) -> None:
+        """A callout that no filter in force names releases what it pends or defers (MGMT-16, `drain`).
+
+        One that has nothing of the kind is not asked: what it waits for still comes to it, and it is to decide on it
+        as ever. Drained, it would let it pass.
+        """
         if owner is None or not owner.drains or any(self._owner(f) is owner for f in self._core.filters):
             return
-        if any(other.asked_to_drain and self._owner(other.filter) is owner for other in self._going.values()):
+        going = [other for other in self._going.values() if self._owner(other.filter) is owner]
+        if not any(self._keeps_something_back(other) for other in going):
             return
-        retirement.asked_to_drain = True
+        if any(other.asked_to_drain for other in going):
+            return
+        for other in going:
+            other.asked_to_drain = True
         try:
             owner.drain()
         except Exception as error:
             text = f"{type(error).__name__} out of drain: {error}"
-            self._core.violation(
-                "V-40", text, entry=self._callouts.find(retirement.filter.callout_key), error=error
-            )
+            entry = self._callouts.find(going[0].filter.callout_key)
+            self._core.violation("V-40", text, entry=entry, error=error)
+
+    def _keeps_something_back(self, retirement: Retirement) -> bool:
+        """Pended or deferred bytes, or a worker, which may have copies that nobody sees."""
+        return any(
+            self._worker(lane) is not None or _keeps_back(lane)
+            for flow_id in retirement.flows
+            for stage in _stages_of(self._core.flows[flow_id], retirement.filter.filter_id)
+            for lane in stage.lanes
+        )
+
+    def _worker(self, lane: Lane) -> Any:
+        owner = lane.stage.entry.owner if lane.stage.entry is not None else None
+        return lane.stage.flow.workers.get((id(owner), lane.direction))
+
+    def _works(self, lane: Lane) -> bool:
+        """Its worker was told to drain, and is not through."""
+        worker = self._worker(lane)
+        return worker is not None and worker.draining and not worker.is_drained
 
     def _owner(self, filter: Filter2) -> ComfortableCallout | None:
         entry = self._callouts.find(filter.callout_key)
@@ -92,19 +120,34 @@ class Retiring:
             return
         changed = False
         for stage in flow.stages:
-            if stage.draining and self._has_let_go(flow, stage):
+            if not stage.draining:
+                continue
+            changed = self._has_let_go(flow, stage) or changed
+            if any(_keeps_back(lane) for lane in stage.lanes):  # perhaps only since it got what it waited for
+                self._ask_later(stage)
+            if all(lane.let_go and is_idle(lane) for lane in stage.lanes):
                 changed = True
-                if all(lane.let_go for lane in stage.lanes):
-                    self._leave(flow, stage)
+                self._leave(flow, stage)
         if changed:
             flow.draining = any(stage.draining for stage in flow.stages)
             self._core.mark(flow)
+
+    def _ask_later(self, stage: Stage) -> None:
+        """`drain` is not called on top of a settling loop."""
+        retirement = self._going.get(stage.filter.filter_id)
+        if retirement is not None and not retirement.asked_to_drain and not retirement.asking:
+            retirement.asking = True
+            self._core.at(self._core.clock(), lambda: self._ask_now(retirement))
+
+    def _ask_now(self, retirement: Retirement) -> None:
+        retirement.asking = False
+        self._ask_to_drain(self._owner(retirement.filter))
 
     def _has_let_go(self, flow: Flow, stage: Stage) -> bool:
         """Whether a direction of the stage is done since the last look."""
         changed = False
         for lane in stage.lanes:
-            if not lane.let_go and is_idle(lane):
+            if not lane.let_go and holds_nothing(lane) and not self._works(lane):
                 lane.let_go = changed = True
                 if lane.queue:
                     self._waterfall.release_all(flow, lane)
@@ -173,7 +216,7 @@ class Retiring:
         stage.draining = False
         stage.retired = True
         stage.refresh()
-        lost = next((lane for lane in stage.lanes if lane.pended_buffers), None)
+        lost = next((lane for lane in stage.lanes if lane.pended_buffers or self._works(lane)), None)
         if lost is not None:
             place = {"dir": flow.direction_name(lost.direction), "len": lost.pended_bytes}
             self._waterfall.report_policy(flow, lost, "drain", rules.POLICY_DROP, **place)
@@ -187,13 +230,20 @@ class Retiring:
 
 def is_idle(lane: Lane) -> bool:
     """MGMT-14 turned round: nothing shown and undecided, nothing pended, no injection under way."""
-    return (
-        lane.mode == IDLE
-        and not lane.remainder
-        and not lane.pended_buffers
-        and not lane.fin_pended
-        and not lane.outstanding
-    )
+    return holds_nothing(lane) and not lane.outstanding
+
+
+def holds_nothing(lane: Lane) -> bool:
+    """Nothing shown and undecided, nothing pended.
+
+    Injections under way are below the stage already, and new bytes come behind them: waiting for them would wait for
+    ever where a stage below needs those bytes to go on.
+    """
+    return lane.mode == IDLE and not lane.remainder and not lane.pended_buffers and not lane.fin_pended
+
+
+def _keeps_back(lane: Lane) -> bool:
+    return lane.mode == DEFERRED or lane.pended_buffers > 0 or lane.fin_pended
 
 
 def _stages_of(flow: Flow, filter_id: int) -> list[Stage]:

@@ -141,6 +141,7 @@ class Worker:
         self._coroutine: Coroutine[Any, Any, None] | None = None
         self._timer: Timer | None = None
         self._drain_told = False
+        self._waits_for_next = False
         self._passing = False
         self._fin_injected = False
         self._rank = 0
@@ -175,8 +176,16 @@ class Worker:
 
     async def next(self) -> Pended:
         """The next pended item. It is counted as taken until released or until the next `inject`."""
+        self._waits_for_next = True
         item: Pended = await _Request(self._has_next, self._take_next)
+        self._waits_for_next = False
         return item
+
+    @property
+    def is_drained(self) -> bool:
+        """It was told to drain, has gone through all that it had, and holds nothing back any more (MGMT-16)."""
+        waits = self._drain_told and self._waits_for_next
+        return not self._inbox and (self._passing or waits)
 
     def _has_next(self) -> bool:
         return bool(self._inbox) or (self.draining and not self._drain_told)
@@ -289,7 +298,9 @@ class Worker:
 
     def _below_mark(self) -> bool:
         return (
-            self._flow.phase != LIVE or self._flow.injected[self._direction] * 2 < self._host.injected_limit
+            self.draining
+            or self._flow.phase != LIVE
+            or self._flow.injected[self._direction] * 2 < self._host.injected_limit
         )
 
     def _release_taken(self) -> None:
@@ -410,6 +421,9 @@ class WorkerHost:
         coroutine = worker._coroutine
         if coroutine is None or (worker._request is not None and not worker._request.ready()):
             return
+        if worker._flow.draining:  # MGMT-16: this may have been the last thing a retiring stage waited for
+            self.core.mark(worker._flow)
+            self.core.request_turn()
         try:
             worker._request = coroutine.send(None)
             if not isinstance(worker._request, _Request):
