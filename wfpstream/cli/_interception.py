@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 from wfpstream.cli._base import JobError, note
 from wfpstream.config import Config, transparent_settings
@@ -45,8 +45,8 @@ def mark_for(specs: Iterable[ListenerSpec]) -> int:
 
 
 @contextmanager
-def intercepting(config: Config, mode: str, port: int) -> Iterator[None]:
-    """Lead connections to the listener of that mode and port, as `[transparent]` says, for the time of the block.
+def intercepting(config: Config, mode: str, host: str, port: int) -> Iterator[None]:
+    """Lead connections to the listener of that mode and address, as `[transparent]` says, as long as the block lasts.
 
     Raises:
         CannotIntercept: it cannot be; nothing of it is left.
@@ -55,7 +55,12 @@ def intercepting(config: Config, mode: str, port: int) -> Iterator[None]:
     try:
         if settings["exempt_uid"] is None and not may_change_network():
             settings["exempt_uid"] = os.getuid() or None
-        plan = Interception(port=port, mode="tproxy" if mode == "tproxy" else "redirect", **settings)
+        plan = Interception(
+            port=port,
+            mode="tproxy" if mode == "tproxy" else "redirect",
+            families=_families(host),
+            **settings,
+        )
         apply(plan, owner=os.getpid(), log=note)
     except InterceptError as error:
         raise CannotIntercept(error.lines) from error
@@ -63,6 +68,13 @@ def intercepting(config: Config, mode: str, port: int) -> Iterator[None]:
         yield
     finally:
         _undo(plan.name)
+
+
+def _families(host: str) -> tuple[Literal["ipv4", "ipv6"], ...]:
+    """Those that the listener can take; the IPv6 wildcard takes both."""
+    if host == "::":
+        return ("ipv4", "ipv6")
+    return ("ipv6",) if ":" in host else ("ipv4",)
 
 
 def _undo(name: str) -> None:

@@ -152,7 +152,7 @@ class _Runner:
         if listener is None:
             yield
             return
-        with intercepting(self._plan.loaded.config, listener.mode, listener.port):
+        with intercepting(self._plan.loaded.config, listener.mode, listener.host, listener.port):
             yield
 
     async def _open_control(self, nursery: trio.Nursery) -> None:
