@@ -60,27 +60,36 @@ def proxy(
     upstream: tuple[str, int], folder: Path, *callouts: str, options: Sequence[str] = (), events: bool = True
 ) -> Iterator[RunningProxy]:
     """`wfpstream run` in reverse mode before `upstream`; must end with exit code 0 and balanced ledgers."""
-    log = folder / "events.jsonl"
-    command = [
-        sys.executable,
-        "-m",
-        "wfpstream",
-        "run",
-        "-q",
-        "--mode",
-        f"reverse:{upstream[0]}:{upstream[1]}",
-    ]
+    arguments = ["-q", "--mode", f"reverse:{upstream[0]}:{upstream[1]}"]
     for callout in callouts:
-        command += ["--callout", callout]
+        arguments += ["--callout", callout]
+    with _running([*arguments, *options], folder, events) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def configured_proxy(config: str, folder: Path, *options: str) -> Iterator[RunningProxy]:
+    """As `proxy`, from the text of a configuration file; its first listener is the one of `host` and `port`."""
+    file = folder / "wfpstream.toml"
+    file.write_text(config)
+    file.chmod(0o600)
+    with _running(["-c", str(file), *options], folder, events=True) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def _running(arguments: Sequence[str], folder: Path, events: bool) -> Iterator[RunningProxy]:
+    log = folder / "events.jsonl"
+    command = [sys.executable, "-m", "wfpstream", "run", *arguments]
     if events:
         command += ["--events", str(log)]
-    process = subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     try:
         line = process.stderr.readline()
         assert line.startswith("listening on "), line + process.stderr.read()
         host, _, port = line.split()[2].rpartition(":")
-        running = RunningProxy(process, host, int(port), log)
+        running = RunningProxy(process, host.strip("[]"), int(port), log)
         yield running
         code = running.stop() if process.poll() is None else process.returncode
         assert code == 0, process.stderr.read()
@@ -130,8 +139,8 @@ def server(make_command: object, tries: int = 5) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def nginx(folder: Path, body: str) -> Iterator[int]:
-    """nginx with `body` inside its server block, on an inherited socket bound to port 0."""
+def nginx(folder: Path, body: str, listen: str = "") -> Iterator[int]:
+    """nginx with `body` inside its server block, on an inherited socket bound to port 0; `listen`: its options."""
     program = require("nginx")
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -148,7 +157,7 @@ def nginx(folder: Path, body: str) -> Iterator[int]:
               access_log off; client_body_temp_path {folder}/client; client_max_body_size 0;
               proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/proxy;
               uwsgi_temp_path {folder}/proxy; scgi_temp_path {folder}/proxy;
-              server {{ listen 127.0.0.1:{port}; root {folder}/www; {body} }}
+              server {{ listen 127.0.0.1:{port} {listen}; root {folder}/www; {body} }}
             }}"""
         )
         os.set_inheritable(listener.fileno(), True)
