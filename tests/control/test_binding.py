@@ -256,6 +256,9 @@ def test_a_folder_that_others_made_is_not_searched(run_time: Path, monkeypatch: 
         os.chown(run_time / "wfpstream", 65534, 65534)
         with pytest.raises(ControlError, match="no wfpstream"):
             find_socket()
+        # But below /run it is that of a service, which root started as another user.
+        monkeypatch.setattr("wfpstream.control._paths._OF_SYSTEM", run_time / "wfpstream")
+        assert find_socket() == served.path
 
 
 def test_a_lock_that_somebody_keeps_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from ._protocol import UNREACHABLE, USAGE, ControlError
 
 SUFFIX = ".sock"
 _NAME = "wfpstream"
+_OF_SYSTEM = Path("/run") / _NAME
 
 
 def default_socket_path() -> Path:
@@ -57,7 +58,7 @@ def _folders() -> Iterator[Path]:
     if of_session.is_absolute() and _is_own_folder(of_session):
         yield of_session / _NAME
     if uid == 0:
-        yield Path("/run") / _NAME
+        yield _OF_SYSTEM
     of_user = Path("/run/user") / str(uid)
     if _is_own_folder(of_user):
         yield of_user / _NAME
@@ -75,8 +76,8 @@ def _is_own_folder(path: Path) -> bool:
 def _live_sockets() -> Iterator[tuple[Path, int]]:
     """Sockets somebody listens at, in folders that nobody but their owner can have filled."""
     for folder in dict.fromkeys(_folders()):
-        # Below /run root alone makes folders: that of a service that it runs as another user.
-        if not _is_own_folder(folder) and folder != Path("/run") / _NAME:
+        # Below /run root alone makes folders: this one may be of a service that it runs as another user.
+        if not _is_own_folder(folder) and folder != _OF_SYSTEM:
             continue
         try:
             names = sorted(name for name in os.listdir(folder) if name.endswith(SUFFIX))
