@@ -14,6 +14,7 @@ import itertools
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,8 +108,8 @@ def host(role: str = "alone") -> Iterator[Host]:
 def network() -> Iterator[Network]:
     """The three hosts, joined and routed; forwarding is on."""
     with host("client") as client, host("proxy") as proxy, host("server") as server:
-        join(client, "up", (CLIENT4, CLIENT6), proxy, "lan", (LAN4, LAN6))
-        join(server, "up", (SERVER4, SERVER6), proxy, "wan", (WAN4, WAN6))
+        join(client, "uplink", (CLIENT4, CLIENT6), proxy, "lan", (LAN4, LAN6))
+        join(server, "uplink", (SERVER4, SERVER6), proxy, "wan", (WAN4, WAN6))
         for end, gateways in ((client, (LAN4, LAN6)), (server, (WAN4, WAN6))):
             for gateway in gateways:
                 end.run("ip", "route", "add", "default", "via", gateway)
@@ -121,13 +122,26 @@ def join(
 ) -> None:
     """A cable between two hosts, with addresses at its ends."""
     cable = ["type", "veth", "peer", "name", their_interface, "netns", other.name]
-    call(require("ip"), "link", "add", interface, "netns", one.name, *cable)
+    call(require("ip"), "link", "add", "name", interface, "netns", one.name, *cable)
     for end, name, addresses in ((one, interface, ours), (other, their_interface, theirs)):
-        for address in addresses:
+        # The kernel's own link-local address would come some seconds later, and routes with it; a router needs one.
+        end.run("ip", "link", "set", name, "addrgenmode", "none")
+        for address in (*addresses, "fe80::1" if end is one else "fe80::2"):
             # Without `nodad` an IPv6 address is of no use for its first second.
             wide = [f"{address}/64", "nodad"] if ":" in address else [f"{address}/24"]
             end.run("ip", "address", "add", *wide, "dev", name)
         end.run("ip", "link", "set", name, "up")
+    for end, name in ((one, interface), (other, their_interface)):
+        _wait_for_carrier(end, name)
+
+
+def _wait_for_carrier(end: Host, name: str) -> None:
+    """The kernel tells itself of the cable a little later, and then makes the last routes."""
+    deadline = time.monotonic() + TIMEOUT
+    while (
+        f"multicast ff00::/8 dev {name} " not in end.run("ip", "-6", "route", "show", "table", "local").stdout
+    ):
+        assert time.monotonic() < deadline, f"{name} has no carrier"
 
 
 def call(*words: str) -> None:
