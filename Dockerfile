@@ -38,6 +38,8 @@ CMD ["transparent", "--help"]
 # name it too.
 FROM base AS proxy
 RUN install -d -o wfpstream -g wfpstream -m 0755 /run/wfpstream
+# Where `wfpstream ctl`, run in the same container, finds the control socket.
+ENV XDG_RUNTIME_DIR=/run/wfpstream
 USER 10001:10001
 HEALTHCHECK --interval=5s --timeout=2s --start-period=5s --retries=3 \
     CMD ["test", "-s", "/run/wfpstream/ready.json"]

@@ -38,7 +38,8 @@ _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _FILE = re.compile(r"(?:#|//) file: (\S+)\n")
 _LANGUAGES = {"python", "toml", "console", "json", "sh", "text", "c"}
 # Commands beside ours that a console block may have; they are not run.
-_FOREIGN = {"make", "curl", "printf", "nc", "python3", "tcpdump"}
+_FOREIGN = {"make", "curl", "printf", "nc", "python3", "tcpdump", "pip"}
+_FOREIGN |= {"install", "docker", "kubectl", "systemctl"}
 _HARMLESS = {"check", "show", "callouts", "ctl", "replay", "transparent"}
 
 

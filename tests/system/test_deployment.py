@@ -174,6 +174,7 @@ def test_compose_leads_the_apps_connections_through_the_proxy(images: dict[str, 
     project = Project(file, images, place.networks, place.volumes, place.hosts)
     with project.up() as running:
         assert running["app"].read_line() == "It is sunny today.\n"
+        assert running["wfpstream"].container.succeeds(["wfpstream", "ctl", "stats"])
         address = "http://weather:8080/"
         assert_only_the_proxys_user_is_left_alone(running["app"].container, address)
         assert "rainy" in fetch(place.networks.outside, f"http://{place.networks.outside_address}:8080/")
@@ -199,6 +200,7 @@ def test_kubernetes_sidecar_intercepts_and_follows_its_config_map(
     with weather(images, place), pod.running() as running:
         assert running["app"].read_line() == "It is sunny today.\n"
         assert_only_the_proxys_user_is_left_alone(running["app"].container, "http://weather:8080/")
+        assert running["wfpstream"].container.succeeds(["wfpstream", "ctl", "stats"])
         before = manifests["ConfigMap", "visitor-wfpstream"]["data"]["wfpstream.toml"]
         pod.config_map("visitor-wfpstream", {"wfpstream.toml": before.replace("sunny", "windy")})
         wait_for(
@@ -220,6 +222,7 @@ def test_kubernetes_proxy_ends_gracefully(images: dict[str, Image], place: Place
     with server, pod.running() as running:
         proxy = running["wfpstream"]
         assert proxy.container.succeeds(probe)
+        assert proxy.container.succeeds(["wfpstream", "ctl", "stats"])
         there = (place.networks.pod_address, entry["ports"][0]["containerPort"])
         with inside(place.networks.outside):
             client = socket.create_connection(there, PATIENCE)
@@ -228,7 +231,8 @@ def test_kubernetes_proxy_ends_gracefully(images: dict[str, Image], place: Place
             client.settimeout(PATIENCE)
             upstream.sendall(b"It is rai")
             assert client.recv(6, socket.MSG_WAITALL) == b"It is "
-            assert proxy.container.succeeds(entry["lifecycle"]["preStop"]["exec"]["command"])
+            hook = entry["lifecycle"]["preStop"]["exec"]["command"]
+            assert proxy.container.succeeds([hook[0], "0"]), "the image has what preStop needs"
             proxy.send(signal.SIGTERM)
             wait_for(lambda: not proxy.container.succeeds(probe))
             with inside(place.networks.outside), pytest.raises(ConnectionRefusedError):
