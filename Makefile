@@ -12,13 +12,14 @@ CANDIDATES := $(PYTHON) python3 python3.11 python3.12 python3.13 python3.14 pyth
 PYTEST_ARGS ?= -n auto --dist loadfile
 BENCH_ARGS ?=
 
-.PHONY: help venv demo test long check format bench dist clean
+.PHONY: help venv demo test long churn check format bench dist clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make demo    the self-contained demonstration'
 	@echo 'make test    the tests (no root, no other program needed); PYTEST_ARGS=...'
 	@echo 'make long    all tests, the long ones and the deep property profiles included'
+	@echo 'make churn   1 GiB each way through the proxy while its rules change; CHURN_MIB=... CHURN_SEED=...'
 	@echo 'make check   ruff check, ruff format --check, mypy'
 	@echo 'make format  let ruff format and fix'
 	@echo 'make bench   the benchmarks; BENCH_ARGS=...'
@@ -56,6 +57,9 @@ test: $(STAMP)
 
 long: $(STAMP)
 	WFPSTREAM_DEEP=1 $(BIN)/python -m pytest --timeout=3600 $(PYTEST_ARGS)
+
+churn: $(STAMP)
+	$(BIN)/python -m pytest -m long -s tests/transport/test_churn.py
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -7,6 +7,7 @@ left out, none twice, changing between two bytes anywhere. Marks are made in eve
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from itertools import groupby
 from random import Random
@@ -15,6 +16,7 @@ from typing import Any, ClassVar, NamedTuple
 import trio
 
 from wfpstream import fwpm
+from wfpstream.config import deploy, parse_config
 from wfpstream.engine import AddedCallout, FilterEngine
 from wfpstream.engine._filter_engine import listener_condition
 from wfpstream.fwp import ActionType, CalloutFlags, NtStatus
@@ -78,7 +80,7 @@ class Mark(Callout):
         cls.ended.clear()
 
     async def effective(self) -> frozenset[bool]:
-        """Wait until bytes of both directions met this rule from now on; those that ended do not count."""
+        """Wait until bytes of both directions got this mark from now on; those that ended do not count."""
         self.met.clear()
         self._effective = trio.Event()
         self._look()
@@ -105,23 +107,28 @@ class Mark(Callout):
         flow_context: int,
         classify_out: ClassifyOut,
     ) -> None:
-        """Note what is met; FIN and reset pass, data is decided."""
+        """FIN and reset pass, data is decided."""
         stream = layer_data.stream_data
-        self.see(stream.flags, stream.data_length)
+        self.see_end(stream.flags)
         classify_out.action_type = int(ActionType.PERMIT)
         if stream.data_length and not stream.flags & _ABORT:
             self.decide(in_fixed_values.layer_id, in_meta_values.flow_handle, layer_data, classify_out)
 
-    def see(self, flags: int, length: int) -> None:
-        """Bytes were met, or an end."""
+    def see_end(self, flags: int) -> None:
+        """Note the end of a direction."""
         inbound = bool(flags & _RECEIVE)
-        if length and inbound not in self.met:
-            self.met.add(inbound)
-            self._look()
         if flags & (_FIN | _ABORT) and inbound not in self.ended:
             self.ended.add(inbound)
             for mark in self.made.values():
                 mark._look()
+
+    def marked(self, data: bytes, inbound: bool) -> bytes:
+        """`data` with this mark where there was none; that some was marked is noted."""
+        marked = data.translate(self.table)
+        if inbound not in self.met and marked != data:
+            self.met.add(inbound)
+            self._look()
+        return marked
 
     def _look(self) -> None:
         if len(self.met | self.ended) == 2:
@@ -136,7 +143,7 @@ class Mark(Callout):
     ) -> None:
         """Inject the first `count` bytes marked, and block them (INL-2)."""
         stream = packet.stream_data
-        marked = stream.tobytes()[:count].translate(self.table)
+        marked = self.marked(stream.tobytes()[:count], bool(stream.flags & _RECEIVE))
         status = self.inject(flow_id, layer_id, stream.flags & _DIRECTION, marked)
         assert status.ok, status.name
         out.action_type = int(ActionType.BLOCK)
@@ -197,7 +204,7 @@ class MarkWorker(Worker):
         while True:
             item = await self.next()
             if item.kind == "data":
-                await self.inject(item.data.translate(mark.table))
+                await self.inject(mark.marked(item.data, self.inbound))
             elif item.kind == "end":
                 await self.inject_fin()
                 return
@@ -220,8 +227,8 @@ class OutOfBand(OutOfBandCallout, Mark):
         flow_context: int,
         classify_out: ClassifyOut,
     ) -> None:
-        """Note it and leave it to the worker."""
-        self.see(layer_data.stream_data.flags, layer_data.stream_data.data_length)
+        """Leave it to the worker."""
+        self.see_end(layer_data.stream_data.flags)
         super().classify_fn(
             in_fixed_values,
             in_meta_values,
@@ -254,11 +261,65 @@ KINDS: tuple[type[Mark], ...] = (Mark, InPieces, Hungry, Deferring, OutOfBand, S
 
 
 class Change(NamedTuple):
-    """A generation: how it came into force, and the directions of which bytes surely met it."""
+    """A generation: how it came into force, and the directions of which bytes surely got its mark."""
 
     generation: int
     how: str
     met: frozenset[bool]
+
+
+# What a configuration may have beside its marking rule; none of it changes a byte.
+HARMLESS = (
+    "monitor,log=none",
+    "latency,delay=1ms",
+    "throttle,rate=1GiB/s",
+    "stream_edit,find=nowhere,replace=x",
+    "stream_edit,find=nowhere,replace=x,mode=oob",
+)
+
+
+@dataclass
+class Reloads:
+    """Configurations in force one after the other, until the stream is over.
+
+    Attributes:
+        changes: each configuration, in order.
+    """
+
+    dice: Random
+    changes: list[Change] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._kind = self.dice.choice(KINDS)
+        self.deployment = deploy(parse_config(self._text(0)), clock=time.monotonic)
+
+    def _text(self, generation: int) -> str:
+        """A configuration: the same rule again with another option or class, others that come and go."""
+        if self.dice.random() < 0.5:
+            self._kind = self.dice.choice(KINDS)
+        callout = f"{self._kind.__module__}:{self._kind.__name__},generation={generation},shift={BY_CONFIG}"
+        # What was above the marking rule stays above it: bytes held between its old and its new place would meet
+        # neither of the two, and then the one after next.
+        above, below = ([self.dice.choice(HARMLESS)] if self.dice.random() < 0.5 else [] for _ in range(2))
+        rules = [*(("above", one) for one in above), ("mark", callout), *(("below", one) for one in below)]
+        limit = self.dice.choice(("256KiB", "512KiB"))
+        return f'[limits]\nunsent = "{limit}"\n' + "".join(
+            f'[[rule]]\nname = "{name}"\ncallout = "{callout}"\n' for name, callout in rules
+        )
+
+    async def run(self) -> None:
+        """Each as soon as the rule of the one before has marked bytes of both directions."""
+        how = "first"
+        for generation in range(1 << 30):
+            if generation:
+                loaded = parse_config(self._text(generation))
+                assert self.deployment.prepare(loaded).commit()
+                await Mark.made[BY_CONFIG, generation - 1].gone.wait()
+                how = "reloaded"
+            met = await Mark.made[BY_CONFIG, generation].effective()
+            self.changes.append(Change(generation, how, met))
+            if len(Mark.ended) == 2:
+                break
 
 
 @dataclass
@@ -276,7 +337,7 @@ class Churn:
     noise: int = 0
 
     async def rules(self) -> None:
-        """One rule after the other, each as soon as the one before has met bytes of both directions."""
+        """One rule after the other, each as soon as the one before has marked bytes of both directions."""
         current: AddedCallout | None = None
         for generation in range(1 << 30):
             mark = self.dice.choice(KINDS)(generation)
@@ -390,7 +451,7 @@ def marks_of(runs: list[tuple[int, int]], shift: int) -> list[int]:
 
 
 def check_order(marks: list[int], changes: list[Change], inbound: bool) -> None:
-    """Every generation that met bytes is there, one after the other; bytes without a mark only where allowed."""
+    """Every generation that marked bytes is there, one after the other; bytes without a mark only where allowed."""
     generations = [mark for mark in marks if mark]
     sure = [change.generation for change in changes if inbound in change.met]
     assert sure == list(range(len(sure)))

@@ -7,17 +7,17 @@ import os
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
 import pytest
 import trio
 
-from tests.transport.churn import BY_HAND, Churn, Mark, check_order, marks_of
-from tests.transport.kit import assert_clean, make_engine
+from tests.transport.churn import BY_CONFIG, BY_HAND, Churn, Mark, Reloads, check_order, marks_of
+from tests.transport.kit import assert_clean
 from wfpstream.transport import ListenerSpec, Proxy, serve_proxy
 
 MIB = 1 << 20
@@ -43,12 +43,24 @@ async def line_of(process: subprocess.Popen[str]) -> str:
     return await trio.to_thread.run_sync(process.stdout.readline, abandon_on_cancel=True)
 
 
-async def run(size: int, seed: int) -> tuple[Churn, dict[str, Any], dict[str, Any], float]:
-    """`size` bytes each way under changing rules: what was changed, what client and server found, and how long."""
+@dataclass
+class Outcome:
+    """What was changed, what client and server found, and how long it took in seconds."""
+
+    churn: Churn
+    reloads: Reloads
+    client: dict[str, Any]
+    server: dict[str, Any]
+    seconds: float
+
+
+async def run(size: int, seed: int) -> Outcome:
+    """`size` bytes each way under changing rules."""
     Mark.forget()
-    engine = make_engine()
-    lines: list[str] = []
+    reloads = Reloads(Random(seed))
+    engine = reloads.deployment.engine
     churn = Churn(engine, Random(seed))
+    lines: list[str] = []
     with end("serve", size) as server:
         spec = ListenerSpec(upstream_host="127.0.0.1", upstream_port=int(await line_of(server)))
 
@@ -61,6 +73,7 @@ async def run(size: int, seed: int) -> tuple[Churn, dict[str, Any], dict[str, An
             with end("connect", size, proxy.listeners[0].port) as client:
                 nursery.start_soon(churn.rules)
                 nursery.start_soon(churn.others)
+                nursery.start_soon(reloads.run)
                 found = [json.loads(await line_of(process)) for process in (client, server)]
             seconds = time.monotonic() - begin
             await proxy.stop()
@@ -68,27 +81,54 @@ async def run(size: int, seed: int) -> tuple[Churn, dict[str, Any], dict[str, An
     assert not lines
     assert not engine.violations
     assert_clean(engine)
-    return churn, found[0], found[1], seconds
+    return Outcome(churn, reloads, found[0], found[1], seconds)
 
 
-def check_all(size: int, churn: Churn, client: dict[str, Any], server: dict[str, Any]) -> None:
+def check_all(size: int, outcome: Outcome) -> None:
     """Nothing lost, nothing changed but the marks, and the marks in order."""
+    client, server = outcome.client, outcome.server
     for here, there, inbound in ((client, server, True), (server, client, False)):
         assert here["wrong"] == ""
         assert here["size"] == size
         assert here["received"] == there["sent"]
-        check_order(marks_of(here["runs"], BY_HAND), churn.changes, inbound)
+        check_order(marks_of(here["runs"], BY_HAND), outcome.churn.changes, inbound)
+        check_order(marks_of(here["runs"], BY_CONFIG), outcome.reloads.changes, inbound)
+
+
+def told(size: int, outcome: Outcome) -> str:
+    """Figures for who runs it with `-s`."""
+    return (
+        f"{size / MIB:.0f} MiB each way in {outcome.seconds:.1f} s: {len(outcome.churn.changes)} rules by hand, "
+        f"{len(outcome.reloads.changes)} configurations, {outcome.churn.noise} changes beside them; "
+        f"to server {outcome.server['received']}, to client {outcome.client['received']}"
+    )
+
+
+def check_run(size: int, seed: int) -> Outcome:
+    """Run it, tell the figures and check everything."""
+    outcome = trio.run(run, size, seed)
+    print(told(size, outcome))
+    check_all(size, outcome)
+    return outcome
 
 
 @pytest.mark.parametrize("seed", range(2))
 def test_no_byte_is_lost_while_rules_change(seed: int) -> None:
     """MGMT-11, MGMT-16: rules of every kind take each other's place under a stream in both directions."""
-    size = int(os.environ.get("CHURN_MIB", "16")) * MIB
-    churn, client, server, seconds = trio.run(run, size, seed)
-    check_all(size, churn, client, server)
-    print(
-        f"{size / MIB:.0f} MiB each way in {seconds:.1f} s, {len(churn.changes)} rules, {churn.noise} other changes"
-    )
-    print(Counter(change.how for change in churn.changes))
-    assert len(churn.changes) > 3
-    assert churn.noise > 50
+    outcome = check_run(16 * MIB, seed)
+    assert len(outcome.churn.changes) > 3
+    assert len(outcome.reloads.changes) > 3
+    assert outcome.churn.noise > 50
+
+
+@pytest.mark.system
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_a_gib_each_way_while_rules_change() -> None:
+    """MGMT-11, MGMT-16: as above, as much as `CHURN_MIB` says, from a seed that is different each time."""
+    size = int(os.environ.get("CHURN_MIB", "1024")) * MIB
+    seed = int(os.environ.get("CHURN_SEED") or time.time())
+    print(f"seed {seed} (CHURN_SEED={seed} begins the same way)")
+    outcome = check_run(size, seed)
+    assert len(outcome.churn.changes) > 100
+    assert len(outcome.reloads.changes) > 100
