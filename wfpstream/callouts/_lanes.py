@@ -104,7 +104,8 @@ class Lanes(Generic[LaneT]):
             stages[filter_id if self._per_stage else 0] = pair
         lane = pair[flags & RECEIVE]
         if lane is not None and lane.filter_id != filter_id:
-            if lane.filter_id:
+            # A stage whose filter has retired leaves its place to the next one.
+            if self._callout.fwps.has_stage(lane.flow_id, lane.filter_id, lane.inbound):
                 return None
             lane.filter_id = filter_id
         return lane

@@ -133,7 +133,8 @@ class _Teller:
         self._touched = {one.owner for one in steps.callouts_in}
         self._touched |= {one.owner for one in (*steps.come, *steps.gone)}
         self._callouts = _callouts_of(target)
-        self._old_filters, self._new_filters = _filters_of(live), _filters_of(target)
+        self._old_filters = _filters_of(live, self._touched)
+        self._new_filters = _filters_of(target, self._touched)
         self._displaced = {one.owner for one in steps.come if one.key in steps.displaced}
 
     def changes(self, kind: str) -> Iterator[Change]:
@@ -173,7 +174,7 @@ class _Teller:
 
     def _touched_one(self, old: Declared, new: Declared) -> Iterator[Change]:
         """One that is there before and after, and something about it changes."""
-        missing = self._new_filters.get(new.id, {}).keys() - self._old_filters.get(new.id, {}).keys()
+        missing = self._new_filters[new.id].keys() - self._old_filters[new.id].keys()
         change = self._changed(old, new)
         if change.detail:
             yield change
@@ -244,11 +245,12 @@ def _callouts_of(plan: Plan) -> dict[str, list[PlannedCallout]]:
     return found
 
 
-def _filters_of(plan: Plan) -> dict[str, dict[object, str]]:
-    """The filters of each table: key to layer."""
-    found: dict[str, dict[object, str]] = {}
+def _filters_of(plan: Plan, owners: set[str]) -> dict[str, dict[object, str]]:
+    """The filters of some tables: key to layer."""
+    found: dict[str, dict[object, str]] = {owner: {} for owner in owners}
     for one in plan.filters.values():
-        found.setdefault(one.owner, {})[one.key] = one.layer.name
+        if one.owner in owners:
+            found[one.owner][one.key] = one.layer.name
     return found
 
 

@@ -215,7 +215,7 @@ class Deployment:
         ]
         if not tables:
             raise ConfigError("there is nothing in it to add")
-        there = replace(self.loaded, source="", lines=fragment.lines)
+        there = replace(self.loaded, source="", text=fragment.text)
         plan, added = extend_plan(there, self._live, tables)
         steps = self._steps_to(plan)
         difference = Difference(tuple(object_changes(self._live, plan, steps)))

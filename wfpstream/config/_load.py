@@ -13,6 +13,7 @@ import tomllib
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -30,19 +31,18 @@ class LoadedConfig:
         config: what the file says.
         source: the file's name, for messages.
         folder: what relative names in it start from.
-        lines: the line of each key path, for messages.
+        text: what it was decoded from; for messages, which name lines.
     """
 
     config: Config
     source: str = ""
     folder: Path = field(default_factory=Path)
-    lines: dict[KeyPath, int] = field(default_factory=dict)
+    text: str = field(default="", repr=False)
 
     def error(self, problems: list[Problem]) -> ConfigError:
         """The exception for `problems`, with their lines, in the order of the file."""
-        placed = [
-            Problem(problem.path, problem.text, line_of(self.lines, problem.path)) for problem in problems
-        ]
+        lines = find_lines(self.text)
+        placed = [Problem(problem.path, problem.text, line_of(lines, problem.path)) for problem in problems]
         return ConfigError(sorted(placed, key=lambda problem: problem.line or 0), self.source)
 
 
@@ -79,7 +79,7 @@ def parse_config(text: str, source: str = "") -> LoadedConfig:
     except tomllib.TOMLDecodeError as error:
         raise _syntax_error(str(error), text, source) from error
     folder = Path(source).resolve().parent if source else Path.cwd()
-    return decode_config(raw, LoadedConfig(Config(), source, folder, find_lines(text)))
+    return decode_config(raw, LoadedConfig(Config(), source, folder, text))
 
 
 def decode_config(raw: Mapping[str, object], place: LoadedConfig | None = None) -> LoadedConfig:
@@ -115,7 +115,7 @@ def _check_table(kind: type[msgspec.Struct], raw: object, path: KeyPath) -> Iter
     if not isinstance(raw, dict):
         yield Problem(path, f"expected a table, got {_shown(raw)}")
         return
-    fields = {info.encode_name: info for info in msgspec.structs.fields(kind)}
+    fields = _fields(kind)
     for key in raw:
         if key not in fields:
             yield Problem((*path, key), f"unknown key{did_you_mean(key, fields)}")
@@ -124,6 +124,11 @@ def _check_table(kind: type[msgspec.Struct], raw: object, path: KeyPath) -> Iter
             yield from _check_value(info.type, raw[name], (*path, name))
         elif info.required:
             yield Problem(path, f"{name} is missing; expected {_expected(info.type)}")
+
+
+@cache
+def _fields(kind: type[msgspec.Struct]) -> dict[str, msgspec.structs.FieldInfo]:
+    return {info.encode_name: info for info in msgspec.structs.fields(kind)}
 
 
 def _check_value(kind: object, raw: object, path: KeyPath) -> Iterator[Problem]:

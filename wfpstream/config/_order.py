@@ -7,8 +7,8 @@ behind them. Owns when that matters: not between filters that no flow can meet b
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Container, Iterable, Mapping, Sequence
-from itertools import groupby
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby, pairwise
 from uuid import UUID
 
 from wfpstream.config._planned import PlannedFilter, PlannedSubLayer
@@ -17,6 +17,8 @@ from wfpstream.fwpm import FilterCondition, preview_weight
 
 # Values as closed intervals of numbers, or as texts.
 _Values = list[tuple[int, int]] | frozenset[str]
+_Point = int | str
+_NEVER = float("inf")
 _ADDRESS_BITS = 128
 
 
@@ -33,10 +35,10 @@ def displaced_sub_layers(
     latest: dict[int, float] = {}
     displaced = set()
     for one in sub_layers:
-        age: float = ages[one.key] if one.key in kept else float("inf")
+        age = ages[one.key] if one.key in kept else _NEVER
         if age < latest.get(one.weight, -1.0):
             displaced.add(one.key)
-            age = float("inf")
+            age = _NEVER
         latest[one.weight] = age
     return displaced
 
@@ -52,30 +54,33 @@ def displaced_filters(
         ages: when those were added.
         profile: of the engine.
     """
-    places: defaultdict[tuple[UUID, UUID], list[PlannedFilter]] = defaultdict(list)
+    places: defaultdict[tuple[UUID, UUID], list[_Placed]] = defaultdict(list)
     for one in filters:
-        places[one.layer.key, one.sub_layer].append(one)
+        age = ages[one.key] if one.key in kept else _NEVER
+        places[one.layer.key, one.sub_layer].append(_Placed(one, age))
     displaced: set[UUID] = set()
     for together in places.values():
-        if len(together) > 1 and any(one.key in kept for one in together):
-            displaced |= _displaced(together, kept, ages, profile)
+        if not _is_in_order(together):
+            displaced |= _displaced(together, profile)
     return displaced
 
 
-def _displaced(
-    filters: Sequence[PlannedFilter], kept: Container[UUID], ages: Mapping[UUID, int], profile: str
-) -> set[UUID]:
+def _is_in_order(filters: Sequence[_Placed]) -> bool:
+    """Nothing stands behind one that is added later: so it is as long as the file only grows at its end."""
+    return all(one.age <= two.age for one, two in pairwise(filters))
+
+
+def _displaced(filters: Sequence[_Placed], profile: str) -> set[UUID]:
     """The same for the filters of one sublayer at one layer."""
     displaced = set()
-    before: defaultdict[int, list[_Placed]] = defaultdict(list)
+    before: defaultdict[int, _Before] = defaultdict(_Before)
     for one in filters:
-        weight = preview_weight(one.layer, one.weight, one.conditions, profile)
-        stays = one.key in kept
-        placed = _Placed(one, ages[one.key] if stays else float("inf"))
-        if stays and any(other.comes_later(placed) for other in before[weight]):
-            displaced.add(one.key)
-            placed.age = float("inf")
-        before[weight].append(placed)
+        planned = one.planned
+        same_weight = before[preview_weight(planned.layer, planned.weight, planned.conditions, profile)]
+        if one.age < _NEVER and same_weight.has_later(one):
+            displaced.add(planned.key)
+            one.age = _NEVER
+        same_weight.add(one)
     return displaced
 
 
@@ -87,7 +92,7 @@ class _Placed:
     def __init__(self, planned: PlannedFilter, age: float) -> None:
         self.planned = planned
         self.age = age
-        self._values: list[tuple[UUID, _Values | None]] | None = None
+        self._values: dict[UUID, _Values | None] | None = None
 
     def comes_later(self, other: _Placed) -> bool:
         """It stands before the other in the file, would be asked after it, and that makes a difference."""
@@ -99,17 +104,66 @@ class _Placed:
 
     def _may_meet(self, other: _Placed) -> bool:
         """Whether one flow could match both; yes where it cannot be told."""
-        theirs = dict(other.values())
+        theirs = other.values()
         return not any(
-            field in theirs and _are_disjoint(values, theirs[field]) for field, values in self.values()
+            field in theirs and _are_disjoint(values, theirs[field])
+            for field, values in self.values().items()
         )
 
-    def values(self) -> list[tuple[UUID, _Values | None]]:
+    def values(self) -> dict[UUID, _Values | None]:
         """For each field what the filter accepts; None: not known."""
         if self._values is None:
             groups = groupby(self.planned.conditions, key=lambda one: one.field_key)
-            self._values = [(field, _accepted(list(group))) for field, group in groups]
+            self._values = {field: _accepted(list(group)) for field, group in groups}
         return self._values
+
+    def points(self) -> tuple[UUID, list[_Point]] | None:
+        """A field of which it accepts single values only, and these."""
+        for field in self.values():
+            found = self.points_of(field)
+            if found is not None:
+                return field, found
+        return None
+
+    def points_of(self, field: UUID) -> list[_Point] | None:
+        """The single values that it accepts of a field; None: there is more, or nothing is said of it."""
+        values = self.values().get(field)
+        if isinstance(values, frozenset):
+            return list(values)
+        if values is None or any(low != high for low, high in values):
+            return None
+        return [low for low, _ in values]
+
+
+class _Before:
+    """The filters of one weight that stand before some place in the file, found by what they accept."""
+
+    def __init__(self) -> None:
+        self._latest = -1.0
+        self._anything: list[_Placed] = []
+        self._by_point: dict[UUID, dict[_Point, list[_Placed]]] = {}
+
+    def add(self, one: _Placed) -> None:
+        self._latest = max(self._latest, one.age)
+        found = one.points()
+        if found is None:
+            self._anything.append(one)
+            return
+        field, points = found
+        by_point = self._by_point.setdefault(field, {})
+        for point in points:
+            by_point.setdefault(point, []).append(one)
+
+    def has_later(self, other: _Placed) -> bool:
+        """One of them comes later, though it stands before the other."""
+        return self._latest > other.age and any(one.comes_later(other) for one in self._that_may_meet(other))
+
+    def _that_may_meet(self, other: _Placed) -> Iterator[_Placed]:
+        yield from self._anything
+        for field, by_point in self._by_point.items():
+            points = other.points_of(field)
+            for point in by_point if points is None else points:
+                yield from by_point.get(point, ())
 
 
 def _accepted(alternatives: Sequence[FilterCondition]) -> _Values | None:

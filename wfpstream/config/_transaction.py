@@ -58,7 +58,7 @@ class Objects:
             added = self._change(steps, registered, drain)
         except BaseException:
             for one in steps.callouts_in:
-                _release(self._engine, one)
+                self._engine.release_callout(one.object)
             raise
         self._note(steps, registered, added)
 
@@ -144,13 +144,7 @@ class Objects:
         self._keys |= registered
         for callout in steps.callouts_out:
             del self._keys[callout]
-            _release(self._engine, callout)
-
-
-def _release(engine: FilterEngine, planned: PlannedCallout) -> None:
-    """Let go of the code behind a callout object, as soon as no filter names it."""
-    for _, key, _ in engine.fwps.layers_of(planned.object):
-        engine.fwps.callout_unregister_by_key(key)
+            self._engine.release_callout(callout.object)
 
 
 def _begin(session: Session) -> None:

@@ -140,7 +140,7 @@ class Pipeline:
 
     def _lint_sub_layers(self, stages: list[Stage], added: set[int]) -> None:
         """V-47: two callout filters of one sublayer match the same flow; said once for each pair."""
-        for heavy, light in pairwise([stage for stage in stages if not stage.retired]):
+        for heavy, light in pairwise([stage for stage in stages if not stage.retired and not stage.draining]):
             if id(heavy) not in added and id(light) not in added:
                 continue
             both = heavy.filter.callout_id and light.filter.callout_id

@@ -120,6 +120,14 @@ class RunTime(ConnectionServices):
             return "to_client" if inbound else "to_upstream"
         return flow.direction_name(1 if inbound else 0)
 
+    def has_stage(self, flow_handle: int, filter_id: int, inbound: bool) -> bool:
+        """A stage of that filter works on that direction of a flow; one that has retired does not (MGMT-16)."""
+        flow = self.core.flows.get(flow_handle)
+        return flow is not None and any(
+            stage.filter.filter_id == filter_id and not stage.retired and not stage.lanes[inbound].let_go
+            for stage in flow.stages
+        )
+
     def track(self, obj: object) -> int:
         """An integer that stands for a Python object, for contexts (VRF-5)."""
         handle = self._next_handle()
