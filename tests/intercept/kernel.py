@@ -35,6 +35,8 @@ class Kernel:
         fails_after: whether that exception comes after the change was made.
         lacking: programs that are not there.
         refused: words of rules that the kernel has no module for.
+        chains: base chains of others, as `nft -j` has them.
+        loopback: the flags of lo.
         is_dead: after `Killed` whoever asked can ask nothing more, not even to clean up.
     """
 
@@ -48,6 +50,8 @@ class Kernel:
     lacking: set[str] = field(default_factory=set)
     refused: set[str] = field(default_factory=set)
     is_dead: bool = False
+    chains: list[dict[str, object]] = field(default_factory=list)
+    loopback: list[str] = field(default_factory=lambda: ["UP"])
 
     def state(self) -> tuple[object, ...]:
         """Everything there is, to compare."""
@@ -83,6 +87,8 @@ class Kernel:
         if words[0] == "--check":
             bad = [name for name in self.refused if name in text]
             return Outcome(1, "", "Error: Could not process rule: No such file\n") if bad else Outcome(0)
+        if words[-1] == "chains":
+            return Outcome(0, json.dumps({"nftables": [{"chain": chain} for chain in self.chains]}))
         if words[0] == "-j":
             entries = [{"table": {"family": "inet", "name": name, "handle": 1}} for name in self.tables]
             return Outcome(0, json.dumps({"nftables": [{"metainfo": {"version": "1.0.6"}}, *entries]}))
@@ -90,6 +96,8 @@ class Kernel:
         return Outcome(0, f'table inet {name} {{\n\tcomment "{self.tables[name]}"\n}}\n')
 
     def _ip_read(self, words: list[str]) -> Outcome:
+        if "link" in words:
+            return Outcome(0, json.dumps([{"ifname": "lo", "flags": ["LOOPBACK", *self.loopback]}]))
         flag, what = words[2], words[3]
         if what == "rule":
             shown: list[dict[str, object]] = [{"priority": 0, "src": "all", "table": "255"}]

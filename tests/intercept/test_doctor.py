@@ -92,6 +92,7 @@ Break = Callable[[Machine, Kernel], object]
         ),
         (REDIRECT, lambda m, k: k.tables.clear(), "nothing is intercepted", "transparent apply --port 15001"),
         (REDIRECT, lambda m, k: k.tables.update(wfpstream="x"), "made by somebody else", "another --name"),
+        (TPROXY, lambda m, k: k.loopback.clear(), "the loopback interface is down", "ip link set lo up"),
         (TPROXY, lambda m, k: k.rules.pop(0), "the ipv4 rule 100", "undo --name wfpstream"),
         (TPROXY, lambda m, k: k.routes.pop(1), "the ipv6 route in table 577", "undo --name wfpstream"),
         (
@@ -158,6 +159,29 @@ def test_forwarding_is_a_note_where_nobody_asked_for_it(here: Machine) -> None:
     setting(here, "net/ipv4/ip_forward", "0")
     assert faults(plan, here) == []
     assert any("IPv4 forwarding is off" in one.what and one.mend for one in doctor(plan, here))
+
+
+@pytest.mark.parametrize(
+    ("plan", "accept"), [(REDIRECT, "TCP to port 15001"), (TPROXY, "TCP with mark 0x578")]
+)
+def test_a_firewall_that_drops_is_a_note(
+    here: Machine, kernel: Kernel, plan: Interception, accept: str
+) -> None:
+    """Its rules may or may not let the connections in: only people can tell."""
+    apply(plan, machine=here)
+    chain: dict[str, object] = {
+        "family": "inet",
+        "table": "filter",
+        "name": "input",
+        "hook": "input",
+        "policy": "drop",
+    }
+    kernel.chains += [chain, chain | {"hook": "forward", "name": "forward"}, chain | {"policy": "accept"}]
+    notes = [one for one in doctor(plan, here) if "drops what it does not know" in one.what]
+    assert [(one.ok, one.what) for one in notes] == [
+        (True, "chain inet filter input drops what it does not know")
+    ]
+    assert accept in notes[0].mend
 
 
 def test_another_rule_before_ours_is_found(here: Machine, kernel: Kernel) -> None:

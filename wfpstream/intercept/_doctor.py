@@ -16,11 +16,13 @@ from wfpstream.intercept._listening import Listening, listeners_on, may_set_mark
 from wfpstream.intercept._machine import (
     Machine,
     cgroup_folder,
+    dropping_chains,
     family_is_on,
     has_route,
     has_rule,
     has_table,
     is_our_table,
+    loopback_is_up,
     may_change_network,
     read_setting,
     rules_of,
@@ -91,7 +93,7 @@ def doctor(plan: Interception, machine: Machine | None = None) -> list[Finding]:
     missing = list(_programs(case))
     findings += missing
     if all(finding.ok for finding in missing):
-        for step in (_kernel, _control_group, _applied, _leftovers):
+        for step in (_kernel, _control_group, _loopback, _applied, _leftovers, _firewall):
             findings += _attempt(step(case))
     for step in (_listener, _forwarding, _source_checks, _tracking):
         findings += _attempt(step(case))
@@ -138,6 +140,21 @@ def _control_group(case: _Case) -> Iterator[Finding]:
     if case.plan.only_cgroup is not None:
         cgroup_folder(case.plan.only_cgroup)
         yield Finding(True, f"control group {case.plan.only_cgroup} is there")
+
+
+def _loopback(case: _Case) -> Iterator[Finding]:
+    if not loopback_is_up(case.tools):
+        yield Finding(False, "the loopback interface is down", "ip link set lo up")
+
+
+def _firewall(case: _Case) -> Iterator[Finding]:
+    """Whether its rules let our connections in cannot be told from outside, so this is a note."""
+    plan = case.plan
+    what = f"TCP to port {plan.port}" if plan.mode == "redirect" else f"TCP with mark {plan.route_mark:#x}"
+    for chain in dropping_chains(case.tools):
+        yield Finding(
+            True, f"chain {chain} drops what it does not know", f"it must accept what is intercepted: {what}"
+        )
 
 
 # --- what was applied -----------------------------------------------------------------------------

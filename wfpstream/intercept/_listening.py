@@ -12,7 +12,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from wfpstream.intercept._machine import CAP_NET_ADMIN, capabilities
+from wfpstream.intercept._machine import CAP_NET_ADMIN, CAP_NET_RAW, capabilities
 from wfpstream.intercept._plan import Family
 from wfpstream.intercept._tools import Tools
 
@@ -58,7 +58,9 @@ def may_set_marks(listening: Listening, proc: Path = Path("/proc")) -> bool | No
     wanted = f"socket:[{listening.inode}]"
     for process in proc.iterdir():
         if process.name.isdigit() and _has_file(process, wanted):
-            return bool(capabilities(process / "status").get("CapEff", 0) >> CAP_NET_ADMIN & 1)
+            # The latter suffices since Linux 5.17.
+            wanted_sets = 1 << CAP_NET_ADMIN | 1 << CAP_NET_RAW
+            return bool(capabilities(process / "status").get("CapEff", 0) & wanted_sets)
     return None
 
 

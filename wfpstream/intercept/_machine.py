@@ -17,7 +17,7 @@ from wfpstream.intercept._plan import Family
 from wfpstream.intercept._rules import COMMENT, Numbers, RoutePart, RulePart
 from wfpstream.intercept._tools import SystemTools, Tools, check
 
-CAP_NET_ADMIN = 12
+CAP_NET_ADMIN, CAP_NET_RAW = 12, 13
 _SO_NETNS_COOKIE = 71
 _FLAGS: dict[Family, str] = {"ipv4": "-4", "ipv6": "-6"}
 _LOCAL = ("local", "2")
@@ -56,6 +56,17 @@ def is_our_table(tools: Tools, name: str) -> bool:
     return f'comment "{COMMENT}"' in [line.strip() for line in listed.out.splitlines()[:3]]
 
 
+def dropping_chains(tools: Tools) -> list[str]:
+    """The chains that drop what comes to this machine unless a rule of theirs accepts it."""
+    listed = check("nft", tools.run("nft", ["-j", "list", "chains"]), "cannot list the nft chains")
+    chains = [entry["chain"] for entry in _json(listed.out, "nft").get("nftables", ()) if "chain" in entry]
+    return [
+        f"{chain.get('family')} {chain.get('table')} {chain.get('name')}"
+        for chain in chains
+        if chain.get("hook") == "input" and chain.get("policy") == "drop"
+    ]
+
+
 # --- ip -------------------------------------------------------------------------------------------
 
 
@@ -92,6 +103,12 @@ def routes_of(tools: Tools, family: Family, table: int) -> list[dict[str, Any]]:
         return []
     check("ip", listed, "cannot list the routes")
     return list(_json(listed.out or "[]", "ip"))
+
+
+def loopback_is_up(tools: Tools) -> bool:
+    """Whether `lo` is up: routes over it need that."""
+    listed = check("ip", tools.run("ip", ["-j", "link", "show", "dev", "lo"]), "cannot look at lo")
+    return any("UP" in link.get("flags", ()) for link in _json(listed.out, "ip"))
 
 
 def free_numbers(tools: Tools, families: tuple[Family, ...]) -> Numbers:
