@@ -154,7 +154,7 @@ def _loaded(
 
     loaded = load_config(config_file) if config_file is not None else LoadedConfig(Config())
     config = loaded.config
-    if level is None and ("verify", "level") not in loaded.lines:
+    if level is None and not loaded.says("verify", "level"):
         level = "warn"
     if level is not None:
         config = msgspec.structs.replace(config, verify=msgspec.structs.replace(config.verify, level=level))

@@ -39,6 +39,10 @@ class LoadedConfig:
     folder: Path = field(default_factory=Path)
     text: str = field(default="", repr=False)
 
+    def says(self, *path: str) -> bool:
+        """Whether the file itself has that key, rather than its default."""
+        return path in find_lines(self.text)
+
     def error(self, problems: list[Problem]) -> ConfigError:
         """The exception for `problems`, with their lines, in the order of the file."""
         lines = find_lines(self.text)
