@@ -11,9 +11,11 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from tests.cli.support import Running, echo_server, json_lines, read_exactly, running
+from wfpstream.observe import events_schema
 
 EDIT = '[[rule]]\nname = "edit"\ncallout = "stream_edit,find=rain,replace={},direction=to_upstream"\n'
 
@@ -160,6 +162,7 @@ def test_a_reload_is_an_event(policy: Policy, tmp_path: Path) -> None:
         assert run.stop() == 0
     (event,) = [one for one in json_lines(events.read_text()) if one["event"] == "reload"]
     assert any(change["what"] == "removed" for change in event["changes"])
+    jsonschema.validate(event, events_schema())
 
 
 def test_watch_reads_the_file_when_it_has_changed(policy: Policy) -> None:
