@@ -6,6 +6,7 @@ import re
 import textwrap
 from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 from weakref import WeakKeyDictionary
 
 from wfpstream.callouts import SequentialCallout, Steps, need, permit
@@ -19,11 +20,48 @@ from wfpstream.config import (
     parse_config,
 )
 from wfpstream.engine import FilterEngine
+from wfpstream.fwp import NtStatus
 from wfpstream.fwpm import LAYERS, Filter
+from wfpstream.fwps import Callout, Filter2, LayerId
 from wfpstream.testing import FlowEnds, MemoryDriver
 
 LISTENER = '[[proxy.listener]]\nname = "web"\nlisten = "127.0.0.1:7000"\nupstream = "127.0.0.1:80"\n'
 SECOND = LISTENER.replace("web", "mail").replace("7000", "7001")
+
+SUNNY = "stream_edit,find=rainy,replace=sunny"
+LONG = """
+[[sublayer]]
+name = "edit"
+weight = 0x9000
+[[callout]]
+name = "sunny"
+use = "stream_edit"
+options = { find = "rainy", replace = "sunny" }
+[[filter]]
+name = "edit"
+layer = "stream"
+sublayer = "edit"
+action = "callout_unknown"
+callout = "sunny"
+[[filter]]
+name = "block"
+layer = "ale_auth_connect"
+action = "block"
+[[filter.condition]]
+field = "ip_remote_port"
+value = 25
+"""
+
+
+def rules(*texts: str, extra: str = "") -> str:
+    return LISTENER + "\n".join(f"[[rule]]\n{text}" for text in texts) + "\n" + extra
+
+
+def rule(callout: str, name: str = "", when: str = "") -> str:
+    said = [f"callout = '{callout}'"]
+    said += [f"name = '{name}'"] if name else []
+    said += [f"when = {when}"] if when else []
+    return "\n".join(said)
 
 
 def loaded(text: str) -> LoadedConfig:
@@ -121,7 +159,7 @@ def everything(engine: FilterEngine) -> list[Any]:
         session.callout_enum(),
         filters(engine),
         registered,
-        sorted(engine.fwps.injector.handles),
+        [number for number, handle in engine.fwps.injector.handles.items() if not handle.destroyed],
         repr(engine.options),
     ]
 
@@ -192,3 +230,27 @@ class Tagged(SequentialCallout):
 
 
 TAGGED = f"{__name__}:Tagged"
+
+
+class Awkward(Callout):
+    """Fails where it is told to.
+
+    Args:
+        at: init, registered, notify, or nothing.
+    """
+
+    def __init__(self, at: str = "") -> None:
+        if at == "init":
+            raise OSError("no way")
+        self.at = at
+
+    def on_registered(self) -> None:
+        if self.at == "registered":
+            raise RuntimeError("not now")
+
+    def notify_fn(self, notify_type: int, filter_key: UUID | None, filter: Filter2) -> int:
+        refuses = self.at == "notify" and filter_key is not None and filter.layer_id == LayerId.STREAM_V6
+        return NtStatus.STATUS_UNSUCCESSFUL if refuses else NtStatus.STATUS_SUCCESS
+
+
+AWKWARD = f"{__name__}:Awkward"
