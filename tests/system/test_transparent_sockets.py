@@ -287,6 +287,20 @@ async def test_a_redirect_of_what_was_meant_for_ourselves(version: int, net: Net
         assert (await at.events.wait("connect_failed"))["reason"] == "connection refused"
 
 
+@FAMILIES
+@bounded
+async def test_a_loop_that_interception_makes_ends_at_once(version: int, net: Network) -> None:
+    """Rules for local connections that forgot to leave out the proxy's own: each would come back for ever."""
+    async with live(Probe(), bound=dual_stack(), mode="redirect", quiet=False) as at:
+        filter_by("nat hook output priority -100", f"tcp dport 80 redirect to :{port_of(at)}")
+        client = socket.socket(_family(version))
+        assert await is_reset(client, (SERVER[version], 80))
+        await at.proxy.wait_connections(0)
+        assert at.proxy.accepted == 2
+        assert at.proxy.rejected == {"own_connection": 1}
+        assert at.lines[0].endswith("which interception has to leave out (own_connection)")
+
+
 @pytest.mark.parametrize("keep", ["nothing", "address", "port"])
 @FAMILIES
 @bounded

@@ -16,12 +16,22 @@ from wfpstream.wire import ProxyHeader
 from ._destinations import ORIGINAL, REDIRECTED, UPSTREAM, Case, Rejected, Rule, check, unknown
 from ._listener_spec import ListenerSpec
 from ._listeners import Accepted
+from ._networks import NumericAddress, parse_address
 from ._transparent import is_own_address
 from ._upstream import Address, ConnectError, numeric, resolve
 
-__all__ = ["Arrival", "OriginalDestination", "find_requested", "resolve_requested"]
+__all__ = [
+    "Arrival",
+    "OriginalDestination",
+    "OwnListeners",
+    "Pair",
+    "find_requested",
+    "pair_of",
+    "resolve_requested",
+]
 
 OriginalDestination = Callable[[socket.socket], tuple[str, int] | None]
+Pair = tuple[NumericAddress | None, int, NumericAddress | None, int]
 OwnListeners = Callable[[], Sequence[tuple[str, int]]]
 
 
@@ -65,6 +75,12 @@ class Arrival:
             zone = f"%{address.scope}" if address.scope else ""
             return (address.host + zone, address.port)
         return ("::" if ":" in self.client[0] else "0.0.0.0", self.spec.upstream_port)
+
+    @property
+    def pair(self) -> Pair:
+        """Both ends of the client's connection as its maker knows them, whatever was rewritten on the way."""
+        met = self.accepted.own if self.spec.is_reverse else self.destination
+        return pair_of(self.accepted.peer, met)
 
     @property
     def endpoints(self) -> Endpoints:
@@ -127,6 +143,11 @@ class Arrival:
         refusal = check(case, rules)
         if refusal is not None:
             raise refusal
+
+
+def pair_of(one: tuple[str, int], other: tuple[str, int]) -> Pair:
+    """A connection by its ends, in whatever form they are written."""
+    return (parse_address(one[0]), one[1], parse_address(other[0]), other[1])
 
 
 def find_requested(arrival: Arrival, original: OriginalDestination) -> bool:

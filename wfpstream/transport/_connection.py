@@ -18,7 +18,7 @@ from ._destinations import Rejected
 from ._flow_driver import FlowDriver
 from ._sides import SocketSide
 from ._sockets import drain_then_close, reset_now
-from ._upstream import Address, Before, ConnectError, connect, resolve
+from ._upstream import Address, Before, ConnectError, OnOwn, connect, resolve
 
 if TYPE_CHECKING:
     from wfpstream.engine import Attempt
@@ -41,6 +41,7 @@ class Route:
         allowed: those of some addresses that may be connected to, told whether a callout chose them; raises
             Rejected when none may.
         before: gets the upstream's socket before it connects.
+        on_own: is told of every connection that is tried.
         greet: gets it when it is connected, and seconds to spend; sends what comes before the stream.
     """
 
@@ -48,6 +49,7 @@ class Route:
     reason: str
     allowed: Callable[[Sequence[Address], bool], Sequence[Address]]
     before: Before
+    on_own: OnOwn
     greet: Callable[[socket.socket, float], Awaitable[None]] | None = None
 
 
@@ -131,10 +133,14 @@ class Connection:
         elif not addresses:
             raise ConnectError(route.reason)
         addresses = route.allowed(addresses, attempt.redirected)
-        sock = await connect(addresses, timeout, attempt.connected_from, route.before)
+        sock = await connect(addresses, timeout, self._on_own, route.before)
         if route.greet is not None:
             await _greeted(sock, route.greet, timeout)
         return sock
+
+    def _on_own(self, own: tuple[str, int], address: Address) -> None:
+        self._attempt.connected_from(own)
+        self._route.on_own(own, address)
 
     async def _refuse(self) -> None:
         """How a refusal looks to the client (LAY-21)."""

@@ -92,6 +92,8 @@ def _meets(listener: NumericAddress | None, address: NumericAddress, case: Case)
 
 
 def _is_forbidden(case: Case, address: NumericAddress) -> bool:
+    if not (case.allow or case.deny):
+        return False
     host = str(address)
     return is_in(host, case.deny) or bool(case.allow and not is_in(host, case.allow))
 

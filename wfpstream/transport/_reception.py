@@ -16,7 +16,15 @@ import trio
 
 from wfpstream.wire import ProxyHeaderError
 
-from ._arrival import Arrival, OriginalDestination, OwnListeners, find_requested, resolve_requested
+from ._arrival import (
+    Arrival,
+    OriginalDestination,
+    OwnListeners,
+    Pair,
+    find_requested,
+    pair_of,
+    resolve_requested,
+)
 from ._connection import Connection, Route
 from ._destinations import Rejected
 from ._networks import is_in
@@ -29,6 +37,7 @@ if TYPE_CHECKING:
     from ._hub import Hub
     from ._listeners import Accepted, Listener
     from ._transparent import Departures
+    from ._upstream import Address
 
 __all__ = ["Reception"]
 
@@ -69,6 +78,7 @@ class Reception:
         self._log = log
         self._changed = changed
         self._per_client: Counter[str] = Counter()
+        self._legs: set[Pair] = set()
         self._told: set[tuple[str, str]] = set()
 
     def receive(self, listener: Listener, accepted: Accepted, nursery: trio.Nursery) -> None:
@@ -117,12 +127,22 @@ class Reception:
         return self._ask(guest)
 
     def _ask(self, guest: _Guest) -> Attempt:
+        if self._legs and guest.pair in self._legs:
+            raise Rejected(
+                "own_connection", "it is a connection of our own, which interception has to leave out"
+            )
         guest.check_original()
         return self._hub.engine.connection_requested(guest.endpoints)
 
     async def _serve(self, guest: _Guest, attempt: Attempt) -> None:
         spec = guest.spec
-        route = Route(guest.requested, guest.reason, guest.allowed, self._departures.plain)
+        route = Route(
+            guest.requested,
+            guest.reason,
+            guest.allowed,
+            self._departures.plain,
+            partial(self._note_leg, guest),
+        )
         if spec.keep_client:
             route.before = self._departures.as_client(guest.client, spec.keep_port)
         if spec.send_proxy:
@@ -148,8 +168,16 @@ class Reception:
         self._per_client[host] += 1
         guest.counted = host
 
+    def _note_leg(self, guest: _Guest, own: tuple[str, int], upstream: Address) -> None:
+        """Should it come back to us, it is known. With the client's own address it could be the client's."""
+        if not guest.spec.keep_client:
+            leg = pair_of(own, (upstream.host, upstream.port))
+            self._legs.add(leg)
+            guest.legs.append(leg)
+
     def _leave(self, guest: _Guest) -> None:
         reset_now(guest.accepted.sock)
+        self._legs.difference_update(guest.legs)
         self.connections -= 1
         host = guest.counted
         if host is not None:
@@ -183,9 +211,13 @@ class Reception:
 
 
 class _Guest(Arrival):
-    """An arrival, and whose connections it counts among."""
+    """An arrival, whose connections it counts among, and the legs it has towards the upstream."""
 
     counted: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.legs: list[Pair] = []
 
 
 async def _greet(

@@ -76,7 +76,7 @@ class Departures:
         except OSError as error:
             self._mark = 0
             why = os.strerror(error.errno or 0).lower()
-            self._log(f"cannot mark upstream connections: {why}; what is intercepted must not be ours by uid")
+            self._log(f"cannot mark upstream connections: {why}; interception has to leave them out by user")
 
     def as_client(self, client: tuple[str, int], keep_port: bool) -> Before:
         """From the client's address; its port too, or any free one."""

@@ -19,17 +19,10 @@ import trio
 
 from ._sockets import connect_error, prepare
 
-__all__ = ["Address", "Before", "ConnectError", "connect", "numeric", "resolve", "unmapped"]
+__all__ = ["Address", "Before", "ConnectError", "OnOwn", "connect", "numeric", "resolve", "unmapped"]
 
 # RFC 8305 advises 250 ms until the next address is tried beside the one still on its way.
 NEXT_ATTEMPT = 0.25
-
-
-OnOwn = Callable[[tuple[str, int]], object]
-
-
-def _nobody(address: tuple[str, int]) -> None:
-    """The default of `on_own`."""
 
 
 class Address(NamedTuple):
@@ -49,6 +42,14 @@ class Address(NamedTuple):
 
 class ConnectError(Exception):
     """The upstream cannot be reached. The text is one line for people, without the address."""
+
+
+# Is told of a leg on its way: our own address, and the one it goes to.
+OnOwn = Callable[[tuple[str, int], Address], object]
+
+
+def _nobody(own: tuple[str, int], address: Address) -> None:
+    """The default of `on_own`."""
 
 
 # What is done to an upstream socket between its making and its connect. Raises OSError or ConnectError.
@@ -121,7 +122,7 @@ async def connect(
     Args:
         addresses: at least one, in the order to try them.
         timeout: seconds for all of it; 0 for no limit.
-        on_own: is told our own address of every attempt, before anybody can have accepted it (LAY-29).
+        on_own: is told of every attempt, before anybody can have accepted it (LAY-29).
         before: gets every socket before it connects: marks, a source address.
 
     Raises:
@@ -140,7 +141,7 @@ async def _connect_one(address: Address, on_own: OnOwn, before: Before) -> socke
         sock = socket.socket(address.family, socket.SOCK_STREAM)
         prepare(sock)
         before(sock, address)
-        await _finish_connect(sock, sock.connect_ex(address.sockaddr()), on_own)
+        await _finish_connect(sock, sock.connect_ex(address.sockaddr()), address, on_own)
     except BaseException as error:
         if sock is not None:
             sock.close()
@@ -150,12 +151,12 @@ async def _connect_one(address: Address, on_own: OnOwn, before: Before) -> socke
     return sock
 
 
-async def _finish_connect(sock: socket.socket, begun: int, on_own: OnOwn) -> None:
+async def _finish_connect(sock: socket.socket, begun: int, address: Address, on_own: OnOwn) -> None:
     """`begun` is what `connect_ex` said. Raises OSError."""
     if begun not in (0, errno.EINPROGRESS):
         raise OSError(begun, os.strerror(begun))
     own = sock.getsockname()
-    on_own((own[0], own[1]))
+    on_own((own[0], own[1]), address)
     if begun:
         await trio.lowlevel.wait_writable(sock)
         error = connect_error(sock)
