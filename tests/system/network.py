@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.support.system import require, require_root
 
 TIMEOUT = 30.0
@@ -147,3 +149,21 @@ def _wait_for_carrier(end: Host, name: str) -> None:
 def call(*words: str) -> None:
     """Run a program outside the namespaces; it must succeed."""
     subprocess.run(words, check=True, capture_output=True, timeout=TIMEOUT)
+
+
+@contextlib.contextmanager
+def control_group(name: str) -> Iterator[Path]:
+    """A control group of version 2; the test skips where none can be made (in most containers)."""
+    root = Path("/sys/fs/cgroup")
+    base = next((p for p in (root, root / "unified") if (p / "cgroup.controllers").exists()), None)
+    if base is None:
+        pytest.skip("no control groups of version 2 here")
+    group = base / name
+    try:
+        group.mkdir()
+    except OSError as error:
+        pytest.skip(f"control groups cannot be made here: {error.strerror}")
+    try:
+        yield group
+    finally:
+        group.rmdir()

@@ -35,6 +35,7 @@ from tests.system.network import (
     WAN6,
     Host,
     Network,
+    control_group,
     network,
 )
 
@@ -174,6 +175,13 @@ def fails(host: Host, *words: str, patience: str = "20") -> int:
     return done.returncode
 
 
+@pytest.fixture
+def group() -> Iterator[Path]:
+    """A control group of version 2, on systems that have only these and on hybrid ones."""
+    with control_group(f"wfpstream-test-{os.getpid()}") as made:
+        yield made
+
+
 # --- redirect -------------------------------------------------------------------------------------
 
 
@@ -215,6 +223,19 @@ def test_redirect_without_the_right_to_mark(place: Place) -> None:
             assert got == f"sunny, says the server to {WAN4}"
             assert curl(place.net.proxy, url(SERVER4)).startswith("rainy"), "root is exempt"
             assert running.destinations() == [SERVER4]
+        running.stop()
+
+
+def test_redirect_of_one_user_or_one_control_group(place: Place, group: Path) -> None:
+    inside = ("sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh")
+    nobody = (require("setpriv"), "--reuid", "65534", "--clear-groups")
+    with place.proxy(*EDIT, "--mode", f"redirect@[::]:{PORT}") as running:
+        with place.intercepted("--only-uid", "nobody"):
+            assert curl(place.net.proxy, url(SERVER6), around=nobody).startswith("sunny")
+            assert curl(place.net.proxy, url(SERVER6)).startswith("rainy")
+        with place.intercepted("--only-cgroup", group.name):
+            assert curl(place.net.proxy, url(SERVER4), around=inside).startswith("sunny")
+            assert curl(place.net.proxy, url(SERVER4)).startswith("rainy")
         running.stop()
 
 
@@ -428,4 +449,24 @@ def test_a_name_that_is_taken_starts_no_proxy(place: Place) -> None:
     done = place.net.proxy.run(*line, cwd=ROOT, env=place.environment, check=False)
     assert done.returncode == 1
     assert "there is an nft table inet by-run already, made by somebody else" in done.stderr
+    assert place.net.proxy.state() == before
+
+
+def test_missing_rights_start_no_proxy(place: Place) -> None:
+    around = (require("setpriv"), "--bounding-set", "-net_admin")
+    line = [
+        *around,
+        sys.executable,
+        "-m",
+        "wfpstream",
+        "run",
+        "-c",
+        config_of(place, "redirect"),
+        "--transparent",
+    ]
+    before = place.net.proxy.state()
+    done = place.net.proxy.run(*line, cwd=ROOT, env=place.environment, check=False)
+    assert done.returncode == 1
+    assert "wfpstream: error: changing nft tables and routes needs root" in done.stderr
+    assert "Traceback" not in done.stderr
     assert place.net.proxy.state() == before

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.system import require
-from tests.system.network import ROOT, Host, host
+from tests.system.network import ROOT, Host, control_group, host
 
 pytestmark = pytest.mark.system("nft", "ip", "nsenter", "unshare", "setpriv", "root")
 
@@ -132,26 +132,17 @@ def test_print_is_exactly_what_apply_runs(bench: Bench, kind: list[str]) -> None
 
 def test_a_control_group_alone(bench: Bench) -> None:
     """Both on systems with version 2 alone and on hybrid ones."""
-    root = Path("/sys/fs/cgroup")
-    base = next((p for p in (root, root / "unified") if (p / "cgroup.controllers").exists()), None)
-    if base is None:
-        pytest.skip("no control groups of version 2 here")
-    group = base / f"wfpstream-test-{os.getpid()}"
-    try:
-        (group / "inner").mkdir(parents=True)
-    except OSError as error:
-        pytest.skip(f"control groups cannot be made here: {error.strerror}")
-    try:
-        before = bench.host.state()
-        bench.good("apply", "--port", "15001", "--only-cgroup", f"{group.name}/inner")
-        assert re.search(
-            rf'socket cgroupv2 level 2 != "(unified/)?{group.name}/inner" accept', bench.host.state()
-        )
-        bench.good("undo")
-        assert bench.host.state() == before
-    finally:
-        (group / "inner").rmdir()
-        group.rmdir()
+    with control_group(f"wfpstream-apply-{os.getpid()}") as group:
+        (group / "inner").mkdir()
+        try:
+            before = bench.host.state()
+            bench.good("apply", "--port", "15001", "--only-cgroup", f"{group.name}/inner")
+            rule = rf'socket cgroupv2 level 2 "(unified/)?{group.name}/inner" tcp flags'
+            assert re.search(rule, bench.host.state())
+            bench.good("undo")
+            assert bench.host.state() == before
+        finally:
+            (group / "inner").rmdir()
 
 
 # --- crashes --------------------------------------------------------------------------------------

@@ -172,7 +172,7 @@ def _redirect_table(plan: Interception, cgroup_folder: str) -> str:
     take = _join(_family(plan), _SYN, _ports(plan.redirect_ports), f"redirect to :{plan.port}")
     blocks = []
     if plan.takes_local:
-        rules = [*_left_alone_here(plan, cgroup_folder), take]
+        rules = [*_left_alone_here(plan), _join(_whose(plan, cgroup_folder), take)]
         blocks.append(_chain("output", "type nat hook output priority -100; policy accept;", rules))
     if plan.takes_forwarded:
         rules = [*_left_alone_forwarded(plan), take]
@@ -180,18 +180,23 @@ def _redirect_table(plan: Interception, cgroup_folder: str) -> str:
     return _table(plan, *blocks)
 
 
-def _left_alone_here(plan: Interception, cgroup_folder: str) -> list[str]:
+def _left_alone_here(plan: Interception) -> list[str]:
     rules = [_own_mark(plan)]
     if plan.exempt_uid is not None:
         rules.append(f'meta skuid {plan.exempt_uid} accept comment "the user who is exempt"')
-    if plan.only_uid is not None:
-        rules.append(f'meta skuid != {plan.only_uid} accept comment "other users"')
-    if plan.only_cgroup is not None:
-        level = plan.only_cgroup.count("/") + 1
-        path = f"{cgroup_folder}{plan.only_cgroup}"
-        rules.append(f'socket cgroupv2 level {level} != "{path}" accept comment "other control groups"')
     rules.append(f'fib daddr type local tcp dport {plan.port} accept comment "the listener itself"')
     return rules
+
+
+def _whose(plan: Interception, cgroup_folder: str) -> str:
+    """Whose connections are taken. "All others are left alone" would not do: a process less deep in the hierarchy
+    than the group has no ancestor of that level, and a comparison with nothing is never true, not even `!=`.
+    """
+    user = f"meta skuid {plan.only_uid}" if plan.only_uid is not None else ""
+    if plan.only_cgroup is None:
+        return user
+    level = plan.only_cgroup.count("/") + 1
+    return _join(user, f'socket cgroupv2 level {level} "{cgroup_folder}{plan.only_cgroup}"')
 
 
 def _left_alone_forwarded(plan: Interception) -> list[str]:
