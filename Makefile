@@ -59,7 +59,7 @@ long: $(STAMP)
 	WFPSTREAM_DEEP=1 $(BIN)/python -m pytest --timeout=3600 $(PYTEST_ARGS)
 
 churn: $(STAMP)
-	$(BIN)/python -m pytest -m long -s tests/transport/test_churn.py
+	$(BIN)/python -m pytest -m long -s tests/transport/test_churn.py tests/system/test_churn.py
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -13,8 +13,11 @@ from __future__ import annotations
 import hashlib
 import json
 import socket
+import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 
 WORD = 8
@@ -146,6 +149,20 @@ def exchange(connection: socket.socket, size: int, serves: bool) -> Received:
     sender.join()
     checker.found.sent = digest.hexdigest()
     return checker.found
+
+
+@contextmanager
+def end(*words: object) -> Iterator[subprocess.Popen[str]]:
+    """One end of the connection, in a process of its own."""
+    command = [sys.executable, "-m", "tests.support.numbered", *map(str, words)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
 
 
 def main(role: str, size: int, port: int = 0) -> None:

@@ -68,12 +68,12 @@ def proxy(
 
 
 @contextlib.contextmanager
-def configured_proxy(config: str, folder: Path, *options: str) -> Iterator[RunningProxy]:
+def configured_proxy(config: str, folder: Path, *options: str, events: bool = True) -> Iterator[RunningProxy]:
     """As `proxy`, from the text of a configuration file; its first listener is the one of `host` and `port`."""
     file = folder / "wfpstream.toml"
     file.write_text(config)
     file.chmod(0o600)
-    with _running(["-c", str(file), *options], folder, events=True) as running:
+    with _running(["-c", str(file), *options], folder, events) as running:
         yield running
 
 

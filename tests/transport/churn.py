@@ -270,7 +270,7 @@ class Change(NamedTuple):
 
 # What a configuration may have beside its marking rule; none of it changes a byte.
 HARMLESS = (
-    "monitor,log=none",
+    "monitor,to=/dev/null",
     "latency,delay=1ms",
     "throttle,rate=1GiB/s",
     "stream_edit,find=nowhere,replace=x",
@@ -380,8 +380,9 @@ class Churn:
         """Changes beside the rules, as fast as the loop turns: nothing of them may be felt."""
         deeds = [self._unmatched, self._aborted, self._dynamic, self._changed]
         while True:
-            self.dice.choice(deeds)()
-            self.noise += 1
+            for deed in self.dice.choices(deeds, k=4):
+                deed()
+                self.noise += 1
             await trio.lowlevel.checkpoint()
 
     def _unmatched(self) -> None:

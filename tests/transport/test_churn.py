@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -16,25 +13,12 @@ from typing import Any
 import pytest
 import trio
 
+from tests.support.numbered import end
 from tests.transport.churn import BY_CONFIG, BY_HAND, Churn, Mark, Reloads, check_order, marks_of
 from tests.transport.kit import assert_clean
 from wfpstream.transport import ListenerSpec, Proxy, serve_proxy
 
 MIB = 1 << 20
-
-
-@contextmanager
-def end(*words: object) -> Iterator[subprocess.Popen[str]]:
-    """One end of the connection, in a process of its own."""
-    command = [sys.executable, "-m", "tests.support.numbered", *map(str, words)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
 
 
 async def line_of(process: subprocess.Popen[str]) -> str:
