@@ -274,3 +274,13 @@ def test_a_listener_of_this_machine_is_seen() -> None:
                 one.ok and f"port {port} listens" in one.what and one.what.endswith(host)
                 for one in doctor(plan)
             )
+
+
+def test_a_table_whose_record_lies_elsewhere_is_no_fault(here: Machine) -> None:
+    """A sidecar: its init container applied, and took its file system with it."""
+    apply(REDIRECT, machine=here)
+    assert here.state is not None
+    (file,) = here.state.iterdir()
+    file.unlink()
+    assert faults(REDIRECT, here) == []
+    assert any("without an undo record here" in one.what for one in doctor(REDIRECT, here))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.intercept.kernel import Kernel, machine
 from wfpstream.intercept import InterceptError, Interception, Machine, apply, undo
-from wfpstream.intercept import _record as record_room
+from wfpstream.intercept import _records as record_room
 
 PLAN = Interception(15001, mode="tproxy")
 

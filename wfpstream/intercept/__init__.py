@@ -6,8 +6,9 @@ Talks to the kernel's tools only. The proxy that the connections are led to is t
 from __future__ import annotations
 
 from wfpstream.intercept._apply import apply, plan_here, undo
-from wfpstream.intercept._doctor import Finding, doctor
+from wfpstream.intercept._doctor import doctor
 from wfpstream.intercept._errors import InterceptError, PlanError
+from wfpstream.intercept._finding import Finding
 from wfpstream.intercept._machine import Machine, may_change_network
 from wfpstream.intercept._plan import DEFAULT_MARK, Interception, find_overlap, parse_ports
 from wfpstream.intercept._record import Owner, Record

@@ -24,7 +24,8 @@ from wfpstream.intercept._machine import (
     may_change_network,
 )
 from wfpstream.intercept._plan import Interception, check_name, find_overlap
-from wfpstream.intercept._record import Record, Records, default_folder, new_record, open_records
+from wfpstream.intercept._record import Record, new_record
+from wfpstream.intercept._records import Records, default_folder, open_records
 from wfpstream.intercept._rules import (
     Numbers,
     Part,
