@@ -116,7 +116,7 @@ class Rule(_Table, frozen=True):
 
     callout: Annotated[Name, _one("a CALLOUT string, or the name of a [[callout]]")]
     when: When = field(default_factory=When)
-    name: Annotated[str, _one("a name for people")] = ""
+    name: Annotated[str, _one("what it is known by, also when the file is read again")] = ""
 
 
 class SubLayer(_Table, frozen=True):
