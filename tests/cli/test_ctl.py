@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from wfpstream import __version__
 from wfpstream.callouts import create_callout
 from wfpstream.cli import main
 from wfpstream.cli._commands import make_commands
-from wfpstream.cli._tables import time_text
+from wfpstream.cli._tables import Size, table_lines, time_text
 from wfpstream.config import ConfigError, Problem
 from wfpstream.testing import FlowEnds, MemoryDriver
 
@@ -81,11 +82,24 @@ def test_flows_as_a_table_and_as_lines(operated: Operated, served: Served) -> No
     connect(operated).send(b"x" * 12_345 + b"\nhalf")
     connect(operated, "\x1b[2J").receive_fin()
     head, _, first, second, foot = told("flows")
-    assert head.split()[:8] == ["flow", "listener", "client", "server", "age", "sent", "passed", "on"]
-    assert head.split()[8:] == ["answered", "passed", "on", "held", "unsent", "waits", "callouts"]
-    assert first.split() == [
-        "1", "web", "10.0.0.1:40000", "10.0.0.2:80", "0.0", "s", "12,350", "12,346", "0", "0", "4", "0", "lines",
-    ]  # fmt: skip
+    assert head.split() == (
+        [
+            "flow",
+            "listener",
+            "client",
+            "server",
+            "age",
+            "sent",
+            "answered",
+            "held",
+            "unsent",
+            "waits",
+            "callouts",
+        ]
+    )
+    assert first.split() == (
+        ["1", "web", "10.0.0.1:40000", "10.0.0.2:80", "0.0", "s", "12KiB", "0", "4", "0", "lines"]
+    )
     assert r"\x1b[2J" in second
     assert "to_client ended" in second
     assert foot == "2 flows"
@@ -308,6 +322,54 @@ def test_asking_loads_neither_trio_nor_the_engine(served: Served) -> None:
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.startswith("wfpstream ")
     assert run.stderr == "set()\n"
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0"),
+        (1023, "1023"),
+        (1024, "1.0KiB"),
+        (10_190, "10KiB"),
+        (10_000, "9.8KiB"),
+        (1_048_000, "1023KiB"),
+        (1_048_575, "1.0MiB"),
+        (98_765_432_100, "92GiB"),
+        (1 << 60, "1073741824GiB"),
+    ],
+)
+def test_sizes(size: int, text: str) -> None:
+    assert str(Size(size)) == text
+
+
+@pytest.mark.parametrize("columns", ["80", "120"])
+def test_on_a_terminal_numbers_and_addresses_stay_whole(
+    columns: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even of long flows between long addresses."""
+
+    class Terminal(StringIO):
+        encoding = "utf-8"
+
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("COLUMNS", columns)
+    row = [
+        "web" * 5,
+        "[2001:db8::1]:443",
+        "192.168.1.1:40000",
+        Size(12_345_678),
+        12,
+        "wait " * 5,
+        "stream_edit, a, b",
+    ]
+    lines = table_lines(
+        ["listener", "client", "server", "sent", "held", "waits", "callouts"], [row], Terminal()
+    )
+    assert max(map(len, lines)) <= max(100, int(columns))
+    for cell in ("[2001:db8::1]:443", "192.168.1.1:40000", "12MiB"):
+        assert any(cell in line for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,12 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from wfpstream.cli._tables import address_text, table_lines, time_text
+from wfpstream.cli._tables import Size, address_text, table_lines, time_text
 from wfpstream.observe import safe_text
 
 _SIDES = ("to_upstream", "to_client")
 _FLOW_COLUMNS = (
-    "flow", "listener", "client", "server", "age", "sent", "passed on", "answered", "passed on", "held", "unsent",
-    "waits", "callouts",
+    "flow", "listener", "client", "server", "age", "sent", "answered", "held", "unsent", "waits", "callouts",
 )  # fmt: skip
 _LANE_COLUMNS = (
     "stage", "filter", "callout", "direction", "in", "permitted", "blocked", "injected", "held", "pended",
@@ -40,12 +39,10 @@ def _flow_row(flow: dict[str, Any]) -> list[object]:
         address_text(flow["client"]),
         address_text(flow["server"]),
         time_text(flow["age"]),
-        up["read"],
-        up["written"],
-        down["read"],
-        down["written"],
-        up["held"] + down["held"],
-        up["unsent"] + down["unsent"],
+        Size(up["read"]),
+        Size(down["read"]),
+        Size(up["held"] + down["held"]),
+        Size(up["unsent"] + down["unsent"]),
         _waits(flow),
         ", ".join(flow["callouts"]),
     ]
