@@ -144,6 +144,24 @@ def test_transparent_settings() -> None:
             ],
         ),
         (
+            'mode = "tproxy"\n[transparent]\nonly_uid = 4294967295\nonly_cgroup = "a/./b"',
+            [
+                "f.toml:4: transparent.only_uid: it limits connections made on this machine, and none of those are "
+                "taken",
+                "f.toml:4: transparent.only_uid: a user's number is at most 4294967294",
+                "f.toml:5: transparent.only_cgroup: it limits connections made on this machine, and none of those "
+                "are taken",
+                "f.toml:5: transparent.only_cgroup: expected the path of a control group, such as "
+                '"system.slice/web.service"',
+            ],
+        ),
+        (
+            'mode = "redirect"\n[transparent]\nscope = "local"\ninterface = "eth0"',
+            [
+                "f.toml:5: transparent.interface: it limits forwarded connections, and none of those are taken",
+            ],
+        ),
+        (
             'mode = "tproxy"\n[transparent]\nscope = "both"\nports = []',
             [
                 "f.toml:4: transparent.scope: mode tproxy takes forwarded connections only; "
@@ -164,6 +182,7 @@ def test_what_cannot_be(text: str, errors: list[str]) -> None:
         'mode = "tproxy"\naccept_proxy = "::/0"\nkeep_client_address = true',
         'upstream = "h:1"\n[[proxy.listener]]\nupstream = "h:1"',
         'mode = "redirect"\n[[proxy.listener]]\nmode = "tproxy"\n[transparent]\nscope = "local"',
+        'mode = "redirect"\n[transparent]\nonly_cgroup = "/system.slice/a\\\\x2db.service"\ninterface = "veth*"',
     ],
 )
 def test_what_can_be(text: str) -> None:

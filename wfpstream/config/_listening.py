@@ -17,7 +17,9 @@ PortRange = int | tuple[int, int]
 
 MAX_PORT = 65535
 _RANGE = re.compile(r"\s*(\d{1,5})\s*-\s*(\d{1,5})\s*")
-_MAX_INTERFACE = 15  # IFNAMSIZ of Linux, less its end mark
+# IFNAMSIZ of Linux is 16, its end mark included; nft reads a final * as a wildcard.
+_INTERFACE = re.compile(r"[^\s/\"*]{1,15}|[^\s/\"*]{1,14}\*")
+_MAX_UID = 2**32 - 2
 _NETWORKS = ("accept_proxy", "allow_destinations", "deny_destinations")
 
 
@@ -154,19 +156,35 @@ def _check_transparent(config: Config) -> list[Problem]:
     if modes == {"tproxy"} and wanted.scope in ("local", "both"):
         what = 'mode tproxy takes forwarded connections only; expected "forward"'
         problems.append(Problem((*path, "scope"), what))
+    takes_local = wanted.scope in ("local", "both") or (wanted.scope is None and modes != {"tproxy"})
+    for key in ("only_uid", "only_cgroup"):
+        if getattr(wanted, key) is not None and not takes_local:
+            what = "it limits connections made on this machine, and none of those are taken"
+            problems.append(Problem((*path, key), what))
+    if wanted.interface is not None and wanted.scope == "local":
+        what = "it limits forwarded connections, and none of those are taken"
+        problems.append(Problem((*path, "interface"), what))
     return problems + _check_who(path, wanted)
 
 
 def _check_who(path: KeyPath, wanted: Transparent) -> list[Problem]:
     """Whose connections are taken: names that nft or the kernel would read as something else are refused."""
     problems = []
+    for key in ("exempt_uid", "only_uid"):
+        if (getattr(wanted, key) or 0) > _MAX_UID:
+            problems.append(Problem((*path, key), f"a user's number is at most {_MAX_UID}"))
     if wanted.exempt_uid is not None and wanted.exempt_uid == wanted.only_uid:
         what = "the only user whose connections are taken cannot be the one left alone"
         problems.append(Problem((*path, "exempt_uid"), what))
     group, interface = wanted.only_cgroup, wanted.interface
-    if group is not None and (not re.fullmatch(r"[\w@:.\\/-]+", group) or ".." in group.split("/")):
+    if group is not None and not _is_group(group):
         what = 'expected the path of a control group, such as "system.slice/web.service"'
         problems.append(Problem((*path, "only_cgroup"), what))
-    if interface is not None and not re.fullmatch(rf"[^\s/\"*]{{1,{_MAX_INTERFACE}}}", interface):
+    if interface is not None and not _INTERFACE.fullmatch(interface):
         problems.append(Problem((*path, "interface"), 'expected the name of an interface, such as "eth0"'))
     return problems
+
+
+def _is_group(path: str) -> bool:
+    is_plain = bool(path.strip("/")) and path.isprintable() and '"' not in path
+    return is_plain and not {"", ".", ".."} & set(path.strip("/").split("/"))
