@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -13,8 +15,8 @@ from typing import Any
 import pytest
 import trio
 
-from tests.support.numbered import end
-from tests.transport.churn import BY_CONFIG, BY_HAND, Churn, Mark, Reloads, check_order, marks_of
+from tests.support.numbered import BLOCK, Checker, Pattern, Received, end
+from tests.transport.churn import BY_CONFIG, BY_HAND, Change, Churn, Mark, Reloads, check_order, marks_of
 from tests.transport.kit import assert_clean
 from wfpstream.transport import ListenerSpec, Proxy, serve_proxy
 
@@ -116,3 +118,94 @@ def test_a_gib_each_way_while_rules_change() -> None:
     outcome = check_run(size, seed)
     assert len(outcome.churn.changes) > 100
     assert len(outcome.reloads.changes) > 100
+
+
+# --- the checks can fail ----------------------------------------------------------------------------
+
+
+def stream(blocks: int, flip: bool = False) -> bytearray:
+    """The first blocks of a numbered stream."""
+    pattern = Pattern(flip)
+    return bytearray().join([bytes(pattern.block(number)) for number in range(blocks)])
+
+
+def found_in(data: bytes | bytearray, piece: int = 100_003) -> Received:
+    """What a receiver says to it, read in pieces."""
+    checker = Checker(flip=False)
+    for start in range(0, len(data), piece):
+        checker.take(memoryview(data)[start : start + piece])
+    return checker.found
+
+
+def test_a_right_stream_is_right() -> None:
+    data = stream(3)
+    found = found_in(data)
+    assert (found.wrong, found.size, found.runs) == ("", len(data), [(0, len(data))])
+    assert found.received == hashlib.sha256(data).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "at"),
+    [
+        (lambda data: data.__setitem__(700_000, data[700_000] ^ 1), 700_000),
+        (lambda data: data.__delitem__(700_007), 700_007),
+        (lambda data: data.__delitem__(slice(700_000, 700_008)), 700_005),
+        (lambda data: data.insert(700_003, data[700_003]), 700_004),
+        (lambda data: data.__setitem__(slice(0, BLOCK), data[BLOCK : 2 * BLOCK]), 3),
+    ],
+    ids=["a bit", "a byte lost", "a word lost", "a byte twice", "another block"],
+)
+def test_a_wrong_byte_is_found(spoil: Callable[[bytearray], object], at: int) -> None:
+    data = stream(3)
+    spoil(data)
+    found = found_in(data)
+    assert found.wrong.startswith("at byte ")
+    assert at <= found.size <= at + 40
+
+
+def test_the_other_direction_is_another_stream() -> None:
+    assert found_in(stream(1, flip=True)).size == 0
+
+
+def test_marks_are_found_to_the_byte() -> None:
+    data = stream(2)
+    for start, end_, mark in ((5, 6, 1), (6, 600_001, 9), (600_001, 600_002, 15)):
+        data[start:end_] = bytes(byte | mark << 4 for byte in data[start:end_])
+    found = found_in(data)
+    assert found.wrong == ""
+    assert found.runs == [(0, 5), (1, 1), (9, 599_995), (15, 1), (0, 2 * BLOCK - 600_002)]
+    assert marks_of(found.runs, BY_HAND) == [0, 1, 3, 0]
+    assert marks_of(found.runs, BY_CONFIG) == [0, 2, 3, 0]
+
+
+BOTH = frozenset((False, True))
+FOUR = [
+    Change(0, "first", BOTH),
+    Change(1, "at once", BOTH),
+    Change(2, "with a gap", BOTH),
+    Change(3, "at once", BOTH),
+]
+
+
+@pytest.mark.parametrize("marks", [[1, 2, 3, 1], [0, 1, 2, 0, 3, 1], [1, 2, 3, 1, 2], [0, 1, 2, 3, 1, 0, 2]])
+def test_orders_that_are_right(marks: list[int]) -> None:
+    check_order(marks, FOUR, inbound=True)
+
+
+@pytest.mark.parametrize(
+    "marks",
+    [
+        [],
+        [1, 2, 3],
+        [1, 3, 1],
+        [1, 2, 1, 3],
+        [2, 3, 1, 2],
+        [1, 2, 3, 1, 2, 3],
+        [1, 2, 1, 2, 3, 1],
+        [0, 1, 0, 2, 0, 3, 0, 1, 0],
+    ],
+)
+def test_orders_that_are_wrong(marks: list[int]) -> None:
+    """A rule that nothing met, one that came back, one out of turn, bytes that met none."""
+    with pytest.raises(AssertionError):
+        check_order(marks, FOUR, inbound=True)
