@@ -29,11 +29,14 @@ _MACHINE = "/dev/machine"
 def make_root(folder: Path) -> Path:
     """A minimal Debian in `folder`."""
     debootstrap = require("debootstrap")
+    # As in the images that Debian makes: what is thrown away afterwards need not be safe on the disk.
+    (folder / "etc/dpkg/dpkg.cfg.d").mkdir(parents=True)
+    (folder / "etc/dpkg/dpkg.cfg.d/unsafe-io").write_text("force-unsafe-io\n", encoding="utf-8")
     command = [debootstrap, "--variant=minbase", SUITE, str(folder), find_mirror()]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     proxies = [line for line in _apt_settings() if re.match(r"Acquire::https?::Proxy", line)]
-    # Packages are not kept, as in the images that Debian makes.
+    # Nor are packages kept.
     keep_none = 'DPkg::Post-Invoke { "rm -f /var/cache/apt/archives/*.deb"; };'
     (folder / "etc/apt/apt.conf.d/99machine").write_text(
         "\n".join([*proxies, keep_none, ""]), encoding="utf-8"

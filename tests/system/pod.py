@@ -21,7 +21,7 @@ from typing import BinaryIO, TypeVar
 from tests.support.system import require
 from tests.system.sandbox import Mount, Sandbox
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 _Found = TypeVar("_Found")
 
@@ -89,9 +89,9 @@ class Running:
         assert self.process.stdout is not None
         return self.process.stdout.readline()
 
-    def output(self) -> str:
-        """What an ended container has left to read."""
-        out, error = self.process.communicate(timeout=PATIENCE)
+    def output(self, patience: float = PATIENCE) -> str:
+        """What there is left to read, up to its end."""
+        out, error = self.process.communicate(timeout=patience)
         return f"{out}{error}"
 
     def remove(self) -> None:
@@ -110,12 +110,11 @@ def started(container: Container) -> Iterator[Running]:
         running.remove()
 
 
-def run_to_its_end(container: Container) -> str:
+def run_to_its_end(container: Container, patience: float = PATIENCE) -> str:
     """A container whose work is done when it ends; it must end well. Returns what it printed."""
     with started(container) as running:
-        code = running.wait()
-        output = running.output()
-    assert code == 0, f"{container.name}: {output}"
+        output = running.output(patience)
+        assert running.process.returncode == 0, f"{container.name}: {output}"
     return output
 
 

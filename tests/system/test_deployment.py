@@ -19,11 +19,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.system import require, require_root
+from tests.support.system import require
 from tests.system.compose import Project
 from tests.system.debian import build_settings, make_root
 from tests.system.dockerfile import Builder, Image
 from tests.system.kubernetes import Pod, read_manifests
+from tests.system.machine import Machine, booted
 from tests.system.pod import (
     PATIENCE,
     Container,
@@ -44,7 +45,7 @@ DEPLOY = ROOT / "deploy"
 READY = "/run/wfpstream/ready.json"
 
 pytestmark = [
-    pytest.mark.system("debootstrap", "unshare", "setpriv", "ip", "curl", "nft"),
+    pytest.mark.system("root", "debootstrap", "unshare", "nsenter", "setpriv", "ip", "curl", "nft"),
     # Building the images, in the first test that asks for them, counts too.
     pytest.mark.timeout(900),
 ]
@@ -56,9 +57,6 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Image
 
     `WFPSTREAM_DEBIAN_ROOT` names a folder that debootstrap made earlier, for those who run this often.
     """
-    require_root()
-    for program in ("unshare", "setpriv", "ip"):
-        require(program)
     folder = tmp_path_factory.mktemp("images")
     try:
         earlier = os.environ.get("WFPSTREAM_DEBIAN_ROOT")
@@ -338,3 +336,80 @@ def test_systemd_transparent_service_needs_one_right_and_leaves_nothing(
         run_to_its_end(unit_container(unit, "ExecStopPost", place, image, INTERCEPTING))
         assert rules_of(network) == ""
         assert "rainy" in fetch(network, address)
+
+
+@pytest.fixture(scope="module")
+def machine(images: dict[str, Image], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """A machine where wfpstream and systemd are installed, and a server that knows the weather."""
+    folder = tmp_path_factory.mktemp("machine")
+    root = folder / "root"
+    try:
+        subprocess.run(["cp", "-a", f"{images['wfpstream-intercept'].root}/.", f"{root}/"], check=True)
+        environment, mounts = build_settings()
+        install = "apt-get update && apt-get install --yes --no-install-recommends systemd"
+        builder = Sandbox(
+            root,
+            capabilities=None,
+            mounts=mounts,
+            environment={
+                **images["wfpstream"].environment,
+                **environment,
+                "DEBIAN_FRONTEND": "noninteractive",
+            },
+        )
+        run_to_its_end(Container("install systemd", builder, ["/bin/sh", "-c", install], []), 600)
+        for unit in (DEPLOY / "systemd").glob("*.service"):
+            shutil.copy(unit, root / "etc/systemd/system")
+        shutil.copytree(DEPLOY / "compose/site", root / "srv/site")
+        (root / "etc/wfpstream").mkdir(exist_ok=True)
+        with booted(root, folder / "log") as machine:
+            server = ["python3", "-m", "http.server", "--directory", "/srv/site", "8080"]
+            machine.must("systemd-run", "--quiet", "--unit=weather", *server)
+            wait_for(lambda: "rainy" in machine.fetch(8080))
+            yield machine
+    finally:
+        shutil.rmtree(folder)
+
+
+REVERSE = """
+[[proxy.listener]]
+listen = "127.0.0.1:8888"
+upstream = "127.0.0.1:8080"
+[[rule]]
+callout = "stream_edit,find=rainy,replace=sunny"
+"""
+
+
+def test_the_real_systemd_runs_the_service(machine: Machine) -> None:
+    """With all its sandboxing: system call filter, user namespace, private folders."""
+    machine.configure(REVERSE)
+    machine.must("systemctl", "start", "wfpstream")
+    assert "sunny" in machine.fetch(8888)
+    status = machine.must("sh", "-c", "cat /proc/$(systemctl show -P MainPID wfpstream)/status")
+    rights = dict(line.split(":\t", 1) for line in status.splitlines())
+    assert int(rights["CapPrm"], 16) == int(rights["CapBnd"], 16) == 0
+    assert (rights["Seccomp"], rights["NoNewPrivs"]) == ("2", "1")
+    assert "listening: 127.0.0.1:8888" in machine.must("/opt/wfpstream/bin/wfpstream", "ctl", "stats")
+    machine.configure(REVERSE.replace("sunny", "windy"))
+    machine.must("systemctl", "reload", "wfpstream")
+    assert "windy" in machine.fetch(8888)
+    machine.configure("[[rulez")
+    assert machine.run("systemctl", "reload", "wfpstream").returncode != 0
+    assert "windy" in machine.fetch(8888)
+    machine.must("systemctl", "stop", "wfpstream")
+    assert machine.must("systemctl", "show", "-P", "Result", "wfpstream") == "success\n"
+
+
+def test_the_real_systemd_runs_the_transparent_service(machine: Machine) -> None:
+    """It intercepts, comes again after a crash, and takes its rules back in the end."""
+    machine.configure(INTERCEPTING)
+    machine.must("systemctl", "start", "wfpstream-transparent")
+    assert "sunny" in machine.fetch(8080)
+    machine.must("systemctl", "kill", "--signal=KILL", "--kill-whom=main", "wfpstream-transparent")
+    wait_for(lambda: machine.must("systemctl", "show", "-P", "NRestarts", "wfpstream-transparent") == "1\n")
+    wait_for(lambda: machine.run("systemctl", "is-active", "wfpstream-transparent").stdout == "active\n")
+    assert "sunny" in machine.fetch(8080)
+    machine.must("systemctl", "stop", "wfpstream-transparent")
+    assert machine.must("systemctl", "show", "-P", "Result", "wfpstream-transparent") == "success\n"
+    assert machine.must("nft", "list", "ruleset") == ""
+    assert "rainy" in machine.fetch(8080)
