@@ -17,8 +17,8 @@ import pytest
 import trio
 
 from wfpstream.cli._reload import listener_specs
-from wfpstream.config import build_engine, parse_config
-from wfpstream.engine import FilterEngine
+from wfpstream.config import Deployment, deploy, load_config, parse_config, transparent_settings
+from wfpstream.intercept import Interception
 from wfpstream.transport import Proxy, serve_proxy
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -58,8 +58,10 @@ def _hashable(event: Mapping[str, Any]) -> dict[str, Any]:
 class World:
     """One running example."""
 
-    def __init__(self, engine: FilterEngine, proxy: Proxy, events: Events) -> None:
-        self.engine = engine
+    def __init__(self, deployment: Deployment, text: str, proxy: Proxy, events: Events) -> None:
+        self.deployment = deployment
+        self.text = text
+        self.engine = deployment.engine
         self.proxy = proxy
         self.events = events
 
@@ -81,7 +83,7 @@ async def read_all(stream: trio.SocketStream) -> bytes:
 
 def replaced(text: str, port: int) -> str:
     """The file with free ports; its conditions on the upstream's port follow."""
-    text = re.sub(r'(listen = "127\.0\.0\.1):\d+"', r'\1:0"', text)
+    text = re.sub(r'(listen = "(?:127\.0\.0\.1|\[::\])):\d+"', r'\1:0"', text)
     return text.replace(UPSTREAM_PORT, str(port))
 
 
@@ -92,12 +94,14 @@ async def running(name: str, handler: Handler) -> AsyncIterator[World]:
             (upstream,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
             nursery.start_soon(partial(trio.serve_listeners, handler, [upstream], handler_nursery=nursery))
             text = (CONFIGS / name).read_text(encoding="utf-8")
-            loaded = parse_config(replaced(text, upstream.socket.getsockname()[1]), name)
-            engine, events = build_engine(loaded, clock=time.monotonic), Events()
+            text = replaced(text, upstream.socket.getsockname()[1])
+            loaded = parse_config(text, name)
+            deployment, events = deploy(loaded, clock=time.monotonic), Events()
+            engine = deployment.engine
             engine.add_sink(events)
             specs = listener_specs(loaded.config)
             proxy: Proxy = await nursery.start(partial(serve_proxy, engine, specs))
-            yield World(engine, proxy, events)
+            yield World(deployment, text, proxy, events)
             await proxy.stop()
             assert not events.find("ledger_fault")
             nursery.cancel_scope.cancel()
@@ -265,6 +269,43 @@ async def test_long_form() -> None:
         with pytest.raises(trio.BrokenResourceError):
             await world.ask(b"?")
         await world.events.wait("flow_deleted", reason="drop")
+
+
+@live
+async def test_live_reload() -> None:
+    """The word is another one from the reload on, for a connection that lives too."""
+    async with running("live_reload.toml", echo) as world, await world.connect() as client:
+        for word in (b"sunny", b"cloudy"):
+            deployment = world.deployment
+            text = world.text.replace("sunny", word.decode())
+            changes = deployment.prepare(parse_config(text, "live_reload.toml")).commit().changes
+            assert [change.name for change in changes] == ["weather"] * (word == b"cloudy")
+            await client.send_all(b"rainy\n")
+            answer = b""
+            while not answer.endswith(b"\n"):
+                answer += await client.receive_some()
+            assert answer == word + b"\n"
+
+
+@live
+async def test_transparent_redirect() -> None:
+    """What needs the kernel's rules is tried in tests/system; here a connection that was not led here is refused."""
+    async with running("transparent_redirect.toml", echo) as world:
+        with pytest.raises((OSError, trio.BrokenResourceError)):  # while it connects, or later
+            await world.ask(b"hello")
+        assert sum(world.proxy.rejected.values()) == 1
+
+
+def test_transparent_tproxy() -> None:
+    """Transparent sockets need rights, so it is checked and not run."""
+    loaded = load_config(CONFIGS / "transparent_tproxy.toml")
+    deploy(loaded)
+    lan, balanced = listener_specs(loaded.config)
+    assert (lan.keep_client, lan.allow) == (True, ("10.0.0.0/8", "fd00::/8"))
+    assert (balanced.accept_proxy, balanced.send_proxy) == (("10.0.0.5/32", "fd00::5/128"), 2)
+    settings = transparent_settings(loaded.config)
+    plan = Interception(port=15001, mode="tproxy", **settings)
+    assert (plan.redirect_ports, plan.scope) == ((80, 443), "forward")
 
 
 def test_every_example_is_run_here() -> None:
