@@ -367,6 +367,7 @@ def test_mgmt_16_released_callout_leaves_with_its_last_filter() -> None:
         assert not fwps.layers_of(a)
         assert bench.log == ["A(S1 '1')", "cmp('1', SUCCESS)", "flowDelete(A)"]
         assert bench.driver.session.callout_enum()[1] == []
+        assert all(fwps.callout_key_of(callout_id) is None for callout_id in added.callout_ids)
         bench.send(b"2")
         assert bench.to_remote == (b"12", False)
 

@@ -103,7 +103,7 @@ class Reloader:
             self._complain(error.lines())
         except OSError as error:
             self._complain([(error.strerror or str(error)).lower()])
-        except Exception as error:  # a defect of ours, or of a callout's module: the flows are not to pay for it
+        except Exception as error:  # a defect, of ours or of a callout: the flows are not to pay for it
             self._complain([f"{type(error).__name__}: {error}"])
 
     def _complain(self, lines: Sequence[str]) -> None:

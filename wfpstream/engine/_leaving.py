@@ -29,13 +29,13 @@ class Leaving:
     def __init__(self, engine: Management, run_time: RunTime) -> None:
         self._engine = engine
         self._run_time = run_time
-        self._waiting: list[Callout] = []
+        # And the keys it was unregistered from so far.
+        self._waiting: dict[Callout, list[UUID]] = {}
         self._looks_again = False
 
     def add(self, callout: Callout) -> bool:
         """Let this callout go as soon as possible. True: it is gone."""
-        if callout not in self._waiting:
-            self._waiting.append(callout)
+        self._waiting.setdefault(callout, [])
         self.look()
         return callout not in self._waiting
 
@@ -43,7 +43,7 @@ class Leaving:
         """Let go whoever can."""
         for callout in list(self._waiting):
             if self._is_gone(callout):
-                self._waiting.remove(callout)
+                self._run_time.forget_callout(callout, self._waiting.pop(callout))
 
     def _is_gone(self, callout: Callout) -> bool:
         for _, key, callout_id in self._run_time.layers_of(callout):
@@ -52,12 +52,12 @@ class Leaving:
                 return False  # a retiring filter names it; we hear of its end
             if not self._unregister(key, callout_id):
                 return False
+            self._waiting[callout].append(key)
         if callout.injection_handle:
             self._run_time.injection_handle_destroy(
                 callout.injection_handle
             )  # closes with its last completion
             callout.injection_handle = 0
-        self._run_time.forget_callout(callout)
         return True
 
     def _unregister(self, key: UUID, callout_id: int) -> bool:

@@ -137,20 +137,29 @@ MAX_REGISTERED: Final = 100_000
 
 
 class CalloutTable:
-    """Every key ever seen, its run-time id, and what is registered under it."""
+    """Every key that is known, its run-time id, and what is registered under it."""
 
     def __init__(self) -> None:
         self._by_key: dict[UUID, CalloutEntry] = {}
         self._by_id: dict[int, CalloutEntry] = {}
+        self._last_id = 0
 
     def entry(self, key: UUID) -> CalloutEntry:
         """The entry of a key; its id is assigned on first use and never reused (OBJ-9)."""
         entry = self._by_key.get(key)
         if entry is None:
-            entry = CalloutEntry(key, len(self._by_id) + 1)
+            self._last_id += 1
+            entry = CalloutEntry(key, self._last_id)
             self._by_key[key] = entry
             self._by_id[entry.callout_id] = entry
         return entry
+
+    def forget(self, key: UUID) -> None:
+        """Drop a key that is not registered, not added and named by no filter; its id is not given again (OBJ-9)."""
+        entry = self._by_key.get(key)
+        if entry is not None and not entry.registered and not entry.contexts:
+            del self._by_key[key]
+            del self._by_id[entry.callout_id]
 
     def find(self, key: UUID | None) -> CalloutEntry | None:
         return self._by_key.get(key) if key is not None else None

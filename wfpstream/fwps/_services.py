@@ -6,7 +6,7 @@ status, an argument of the wrong Python type raises TypeError. The work is done 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -258,9 +258,11 @@ class RunTime(ConnectionServices):
         entry = self.callouts.find(callout_key)
         return entry is not None and entry.pended > 0
 
-    def forget_callout(self, callout: ComfortableCallout) -> None:
-        """After its last unregistration: end what still works for it."""
+    def forget_callout(self, callout: ComfortableCallout, keys: Iterable[UUID]) -> None:
+        """After its last unregistration, when no object names these keys: end what still works for it."""
         self.workers.forget(callout)
+        for key in keys:
+            self.callouts.forget(key)
 
     def report_left_behind(self) -> None:
         """V-39, CLN-9: what a driver must have given back before the engine stops.
