@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import socket
 from collections.abc import AsyncIterator, Sequence
@@ -381,6 +382,37 @@ async def test_no_socket_is_left_of_a_cancelled_proxy() -> None:
             scope.cancel()
             await trio.lowlevel.checkpoint()
     assert open_descriptors() <= before
+
+
+@pytest.mark.parametrize("hosts", [["127.0.0.1"], ["127.0.0.1", "0.0.0.0", "::"]])
+@bounded
+async def test_nobody_is_lost_while_listeners_change_all_the_time(hosts: list[str]) -> None:
+    """Clients in threads of their own, so that they meet every moment of a change."""
+    async with two_upstreams() as at:
+        await rearrange(at.run, to(at.a, host=hosts[0]))
+        port = at.first.port
+        heard: list[bytes] = []
+
+        def connect_often() -> None:
+            for _ in range(40):
+                with socket.create_connection(("127.0.0.1", port), 10) as sock:
+                    heard.append(sock.recv(1))
+
+        async def change_often() -> None:
+            for number in itertools.count():
+                await rearrange(
+                    at.run, to((at.a, at.b)[number % 2], host=hosts[number % len(hosts)], port=port)
+                )
+                await trio.lowlevel.checkpoint()
+
+        async with trio.open_nursery() as changing:
+            changing.start_soon(change_often)
+            async with trio.open_nursery() as clients:
+                for _ in range(3):
+                    clients.start_soon(trio.to_thread.run_sync, connect_often)
+            changing.cancel_scope.cancel()
+        assert len(heard) == 120
+        assert set(heard) <= {b"A", b"B"}
 
 
 # --- any sequence of them ---------------------------------------------------------------------------
