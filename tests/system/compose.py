@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from tests.system.dockerfile import Image, numbers_of
+from tests.system.network import Host
 from tests.system.pod import Container, Networks, Running, Volumes, run_to_its_end, started
 from tests.system.sandbox import Mount
 
@@ -60,7 +61,7 @@ class Project:
             uid=uid,
             gid=gid,
             capabilities=tuple(capability.lower() for capability in service.get("cap_add", ())),
-            network=self._network_of(name),
+            network=self._network_of(name).name,
             read_only=service.get("read_only", False),
             mounts=(self._hosts, *self._mounts(name)),
         )
@@ -69,7 +70,7 @@ class Project:
         command = service.get("command", [] if "entrypoint" in service else image.command)
         return Container(name, sandbox, [*entrypoint, *command], image.healthcheck)
 
-    def _network_of(self, name: str) -> str:
+    def _network_of(self, name: str) -> Host:
         is_shared = any(f"service:{name}" == other.get("network_mode") for other in self.services.values())
         shares = "network_mode" in self.services[name]
         return self._networks.pod if is_shared or shares else self._networks.outside

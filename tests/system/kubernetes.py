@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from tests.system.dockerfile import Image, numbers_of
+from tests.system.network import Host
 from tests.system.pod import Container, Running, Volumes, accepts, run_to_its_end, started, wait_for
 from tests.system.sandbox import Mount
 
@@ -49,7 +50,7 @@ class Pod:
         manifests: those of its file; its ConfigMaps are among them.
         deployment: the Deployment's name.
         images: by the names that its containers use, without a version.
-        network: the network namespace it has.
+        network: the network it has.
         volumes: where its volumes are kept.
         hosts: the file that stands for the cluster's name server.
     """
@@ -59,7 +60,7 @@ class Pod:
         manifests: Mapping[tuple[str, str], dict[str, Any]],
         deployment: str,
         images: Mapping[str, Image],
-        network: str,
+        network: Host,
         volumes: Volumes,
         hosts: Mount,
     ) -> None:
@@ -86,7 +87,7 @@ class Pod:
             uid=uid,
             gid=rights.get("runAsGroup", 0),
             capabilities=tuple(name.lower() for name in rights["capabilities"].get("add", ())),
-            network=self._network,
+            network=self._network.name,
             read_only=rights["readOnlyRootFilesystem"],
             mounts=(self._hosts, *self._mounts(entry)),
         )

@@ -13,12 +13,12 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from tests.support.system import require
+from tests.system.network import Host, host, join
 from tests.system.sandbox import Mount, Sandbox
 
 PATIENCE = 60.0
@@ -131,10 +131,10 @@ def wait_for(look: Callable[[], _Found]) -> _Found:
 
 @dataclass(frozen=True, slots=True)
 class Networks:
-    """Two network namespaces with a wire between them."""
+    """Two network namespaces with a cable between them."""
 
-    pod: str
-    outside: str
+    pod: Host
+    outside: Host
     pod_address: str = "10.99.7.2"
     outside_address: str = "10.99.7.1"
 
@@ -149,21 +149,9 @@ class Networks:
 @contextmanager
 def networks() -> Iterator[Networks]:
     """Networks of this process only; they are gone afterwards."""
-    ip = require("ip")
-    made = Networks(f"wfp-pod-{os.getpid()}", f"wfp-out-{os.getpid()}")
-
-    def run(*words: str) -> None:
-        subprocess.run([ip, *words], check=True, capture_output=True, timeout=PATIENCE)
-
-    with ExitStack() as stack:
-        for name in (made.pod, made.outside):
-            run("netns", "add", name)
-            stack.callback(run, "netns", "delete", name)
-            run("-n", name, "link", "set", "lo", "up")
-        run("-n", made.pod, "link", "add", "eth0", "type", "veth", "peer", "eth0", "netns", made.outside)
-        for name, address in ((made.pod, made.pod_address), (made.outside, made.outside_address)):
-            run("-n", name, "address", "add", f"{address}/24", "dev", "eth0")
-            run("-n", name, "link", "set", "eth0", "up")
+    with host("pod") as pod, host("outside") as outside:
+        made = Networks(pod, outside)
+        join(pod, "eth0", [made.pod_address], outside, "eth0", [made.outside_address])
         yield made
 
 
@@ -172,9 +160,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 @contextmanager
-def inside(network: str) -> Iterator[None]:
+def inside(network: Host) -> Iterator[None]:
     """Sockets made meanwhile by this thread belong to the network, and stay there."""
-    with open("/proc/thread-self/ns/net", "rb") as home, open(f"/run/netns/{network}", "rb") as there:
+    with open("/proc/thread-self/ns/net", "rb") as home, open(f"/run/netns/{network.name}", "rb") as there:
         _enter(there)
         try:
             yield
@@ -188,7 +176,7 @@ def _enter(namespace: BinaryIO) -> None:
         raise OSError(number, os.strerror(number))
 
 
-def accepts(network: str, port: int) -> bool:
+def accepts(network: Host, port: int) -> bool:
     """Whether something in the network listens on the port."""
     with inside(network), socket.socket() as probe:
         probe.settimeout(PATIENCE)

@@ -25,6 +25,7 @@ from tests.system.debian import build_settings, make_root
 from tests.system.dockerfile import Builder, Image
 from tests.system.kubernetes import Pod, read_manifests
 from tests.system.machine import Machine, booted
+from tests.system.network import Host
 from tests.system.pod import (
     PATIENCE,
     Container,
@@ -100,10 +101,9 @@ def place(tmp_path: Path) -> Iterator[Place]:
         yield Place(made, tmp_path, Volumes(tmp_path / "volumes"), hosts)
 
 
-def fetch(network: str, address: str) -> str:
+def fetch(network: Host, address: str) -> str:
     """What curl gets, from within a network."""
-    command = [require("ip"), "netns", "exec", network, require("curl"), "-sS", "--max-time", "20", address]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return network.run(require("curl"), "-sS", "--max-time", "20", address).stdout
 
 
 # --- Dockerfile -----------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ def test_the_images_command_is_healthy_when_it_listens_and_ends_well(
     )
     sandbox = replace(
         image.sandbox(),
-        network=place.networks.pod,
+        network=place.networks.pod.name,
         mounts=(place.hosts, Mount(config, "/etc/wfpstream/wfpstream.toml")),
     )
     container = Container("wfpstream", sandbox, [*image.entrypoint, *image.command], image.healthcheck)
@@ -254,7 +254,7 @@ def unit_container(unit: Unit, setting: str, place: Place, image: Image, config:
     runtime = place.volumes.empty("runtime", mode=0o755, uid=_DYNAMIC_UID, gid=_DYNAMIC_UID)
     start = Sandbox(
         image.root,
-        network=place.networks.pod,
+        network=place.networks.pod.name,
         mounts=(place.hosts, Mount(file, "/etc/wfpstream/wfpstream.toml")),
     )
     return Container(unit.name, unit.sandbox(start, _DYNAMIC_UID, runtime), unit.command(setting), [])
@@ -307,12 +307,6 @@ callout = "stream_edit,find=rainy,replace=sunny"
 """
 
 
-def rules_of(network: str) -> str:
-    """All nft rules of a network."""
-    command = [require("ip"), "netns", "exec", network, require("nft"), "list", "ruleset"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-
 @pytest.mark.parametrize("how", ["stopped", "killed"])
 def test_systemd_transparent_service_needs_one_right_and_leaves_nothing(
     images: dict[str, Image], place: Place, how: str
@@ -322,19 +316,20 @@ def test_systemd_transparent_service_needs_one_right_and_leaves_nothing(
     main = unit_container(unit, "ExecStart", place, image, INTERCEPTING)
     assert main.sandbox.capabilities == ("net_admin",)
     network, address = place.networks.pod, f"http://{place.networks.outside_address}:8080/"
+    before = network.state()
     with weather(images, place):
         with started(main) as running:
             assert is_started(unit, main)
             assert "sunny" in fetch(network, address)
             if how == "stopped":
                 assert running.stop() == 0, running.output()
-                assert rules_of(network) == ""
+                assert network.state() == before
             else:
                 running.send(signal.SIGKILL)
                 running.wait()
-                assert rules_of(network) != ""
+                assert network.state() != before
         run_to_its_end(unit_container(unit, "ExecStopPost", place, image, INTERCEPTING))
-        assert rules_of(network) == ""
+        assert network.state() == before
         assert "rainy" in fetch(network, address)
 
 
