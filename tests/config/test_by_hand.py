@@ -7,6 +7,7 @@ import pytest
 from tests.config.deployed import (
     LISTENER,
     LONG,
+    SECOND,
     SUNNY,
     Tagged,
     callout_ids,
@@ -16,13 +17,14 @@ from tests.config.deployed import (
     filters,
     ids,
     lines,
+    loaded,
     refused,
     reload,
     rule,
     rules,
     world,
 )
-from wfpstream.config import ConfigError
+from wfpstream.config import ConfigError, parse_callout
 from wfpstream.fwp import NtStatus
 
 
@@ -63,10 +65,10 @@ def test_a_fragment_may_name_what_is_there_and_survives_reloads() -> None:
     reload(deployment, LISTENER + LONG + "[limits]\nflows = 1")
     assert ids(deployment.engine)["more at stream_v4"] == before
     assert refused(deployment, LISTENER) == [
-        'f.toml: added by hand[1].callout: no [[callout]] is named "sunny"'
+        'f.toml: added by hand: filter "more".callout: no [[callout]] is named "sunny"'
     ]
     assert refused(deployment, LISTENER + LONG + "[[sublayer]]\nname = 'mine'\nweight = 1") == [
-        'f.toml: added by hand[0].name: there is a sublayer "mine" already'
+        'f.toml: added by hand: sublayer "mine".name: there is a sublayer "mine" already'
     ]
 
 
@@ -216,3 +218,56 @@ def test_a_filter_of_somebody_else_can_be_deleted_too() -> None:
     assert deployment.delete_filter(added.filter_ids[0], drain=False).ok
     assert deployment.delete_filter(added.filter_ids[1], drain=True).ok
     assert not filters(deployment.engine)
+
+
+FRAGMENT = """
+[[sublayer]]
+name = "mine"
+weight = 5
+[[callout]]
+name = "watch"
+use = "framer"
+[[filter]]
+name = "more"
+layer = "stream"
+sublayer = "mine"
+action = "callout_unknown"
+callout = "watch"
+"""
+
+
+def test_what_was_added_for_a_filter_goes_with_it_and_can_be_added_again() -> None:
+    deployment = deployed(LISTENER)
+    before = [one.display_data.name for one in deployment.engine.session.sub_layer_enum()[1]]
+    for _ in range(3):
+        deployment.add_fragment(FRAGMENT)
+        known = ids(deployment.engine)
+        assert deployment.delete_filter(known["more at stream_v4"], drain=False).ok
+        assert "watch at stream_v4" in callout_ids(deployment.engine)
+        assert deployment.delete_filter(known["more at stream_v6"], drain=True).ok
+        assert [one.display_data.name for one in deployment.engine.session.sub_layer_enum()[1]] == before
+        assert not callout_ids(deployment.engine)
+    assert not deployment.prepare(loaded(LISTENER)).difference
+
+
+def test_what_another_filter_uses_stays() -> None:
+    deployment = deployed(LISTENER)
+    deployment.add_fragment(FRAGMENT)
+    deployment.add_rule("watch", {}, "rule")
+    for name in ("more at stream_v4", "more at stream_v6"):
+        assert deployment.delete_filter(ids(deployment.engine)[name], drain=False).ok
+    assert ids(deployment.engine).keys() == {"rule at stream_v4", "rule at stream_v6"}
+    reload(deployment, LISTENER + "[limits]\nflows = 1")
+    assert ids(deployment.engine).keys() == {"rule at stream_v4", "rule at stream_v6"}
+
+
+def test_a_listener_that_a_rule_or_callout_from_elsewhere_names_cannot_go() -> None:
+    texts = [parse_callout("web:framer", ["web"])]
+    deployment = deployed(LISTENER, texts)
+    deployment.add_rule("monitor", {"listener": "web"})
+    with pytest.raises(ConfigError) as caught:
+        reload(deployment, SECOND, texts)
+    assert caught.value.lines() == [
+        'f.toml: --callout web:framer: no listener is named "web"; known: mail',
+        'f.toml: added by hand: rule "monitor".when.listener: no listener is named "web"; known: mail',
+    ]

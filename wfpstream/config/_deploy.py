@@ -16,7 +16,7 @@ from wfpstream.config._errors import ConfigError, KeyPath, Problem
 from wfpstream.config._load import LoadedConfig, decode_config, parse_config
 from wfpstream.config._matching import Invalid
 from wfpstream.config._plan import extend_plan, make_plan
-from wfpstream.config._planned import Added, Plan
+from wfpstream.config._planned import Added, Plan, PlannedFilter
 from wfpstream.config._settings import engine_options
 from wfpstream.config._steps import Steps, steps_between
 from wfpstream.config._transaction import Objects, Refused
@@ -176,7 +176,8 @@ class Deployment:
     def delete_filter(self, filter_id: int, drain: bool) -> NtStatus:
         """Delete one filter; the sublayer and callout of a rule go with its last one.
 
-        What the file still has comes back when it is read again.
+        So do a sublayer and a callout that were added by hand and that no other filter uses. What the file still has
+        comes back when it is read again.
 
         Args:
             filter_id: the filter, also one that others have added.
@@ -190,22 +191,34 @@ class Deployment:
             return self._objects.delete_foreign(filter_id, drain=drain)
         plan = self._live.copy()
         one = plan.filters.pop(keys[filter_id])
-        is_last = all(other.owner != one.owner for other in plan.filters.values())
-        declared = plan.declared[one.owner]
-        if is_last:
-            del plan.declared[one.owner]
-            plan.callouts.pop(one.owner, None)
-            plan.sub_layers = {key: s for key, s in plan.sub_layers.items() if s.owner != one.owner}
+        gone = self._owners_without(one, plan)
+        for owner in gone:
+            del plan.declared[owner]
+            plan.callouts.pop(owner, None)
+        plan.sub_layers = {key: s for key, s in plan.sub_layers.items() if s.owner not in gone}
         try:
             self.install(plan, self._steps_to(plan), drain=drain)
         except Refused as error:
             return error.status
-        kept = [added for added in self._added if added.table is not declared.table or not is_last]
         self._added = [
-            replace(added, gone=added.gone | {one.key}) if added.table is declared.table else added
-            for added in kept
+            replace(added, gone=added.gone | {one.key}) if added.id == one.owner else added
+            for added in self._added
+            if added.id not in gone
         ]
         return NtStatus.STATUS_SUCCESS
+
+    def _owners_without(self, one: PlannedFilter, rest: Plan) -> set[str]:
+        """What goes with a filter: its rule if it was the last one, and what was added by hand only for it."""
+        gone: set[str] = set()
+        if all(other.owner != one.owner for other in rest.filters.values()):
+            gone.add(one.owner)
+        by_hand = {added.id for added in self._added}
+        sub_layer = rest.sub_layers.get(one.sub_layer)
+        if sub_layer is not None and all(f.sub_layer != one.sub_layer for f in rest.filters.values()):
+            gone |= by_hand & {sub_layer.owner}
+        if one.callout is not None and all(f.callout is not one.callout for f in rest.filters.values()):
+            gone |= by_hand & {one.callout.owner}
+        return gone
 
     def _add(self, fragment: LoadedConfig) -> Difference:
         tables: list[tuple[Added, KeyPath]] = [

@@ -91,8 +91,8 @@ def make_plan(
         planner.attempt(planner.add_rule, rule, ("rule", index))
     for index, one in enumerate(config.filter):
         planner.attempt(planner.add_filter, one, ("filter", index))
-    for index, table in enumerate(added):
-        planner.attempt(planner.add_by_hand, table, ("added by hand", index))
+    for table in added:
+        planner.attempt(planner.add_by_hand, table, (f"added by hand: {table.label}",))
     return planner.finished()
 
 
@@ -157,7 +157,9 @@ class _Planner:
         table = Rule(callout=text.name, when=When(listener=text.listener or None))
         declared = Declared("rule", ident, text.name.rpartition("/")[2], table, ())
         callout = self._make(declared, text.name, text.options, Path())
-        wanted = [Wanted((), "listener", MatchType.EQUAL, text.listener)] if text.listener else []
+        said = (f"--callout {text.listener}:{text.name}",)
+        wanted = [Wanted(said, "listener", MatchType.EQUAL, text.listener)] if text.listener else []
+        self.problems += check_listeners(wanted, self._listeners)
         self._add_short(
             replace(declared, name=f"--callout {callout.name}"), callout, _weights.COMMAND_LINE, wanted
         )

@@ -6,6 +6,7 @@ Owns their keys (UUIDv5 of kind and name) and when two of them are the same. It 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,6 +88,18 @@ class Added:
     table: Rule | Filter | SubLayer | CalloutTable
     folder: Path
     gone: frozenset[UUID] = frozenset()
+
+    @property
+    def id(self) -> str:
+        """That of what it declares."""
+        return f"{self.kind}/{self.ident}"
+
+    @property
+    def label(self) -> str:
+        """What it is, for messages: `rule "monitor"`."""
+        table = self.table
+        name = table.callout if isinstance(table, Rule) and not table.name else table.name
+        return f"{self.kind} {json.dumps(name, ensure_ascii=False)}"
 
 
 @dataclass(frozen=True, slots=True)
