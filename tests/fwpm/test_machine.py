@@ -8,12 +8,14 @@ subscribers have been told what had to be told, no more, no less, and subscriber
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, TypeVar
 
+from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from tests.fwpm.model import KINDS, Model, Reference, Thing
+from tests.fwpm.model import KINDS, Model, Reference, State
 from tests.fwpm.support import ADD, SUCCESS, a_callout, a_filter, key, named, open_session, start
 from wfpstream import fwpm
 from wfpstream.fwp import ActionType, NtStatus
@@ -22,14 +24,11 @@ from wfpstream.fwp import ActionType, NtStatus
 EVERYBODY = range(4)
 DYNAMIC = {2, 3}
 LIMIT = 10.0
-SESSIONS = st.sampled_from(EVERYBODY)
-# Who makes a call: in half of the cases whoever can write, so that transactions get long enough to matter.
-ACTORS = st.sampled_from([*EVERYBODY, *[None] * len(EVERYBODY)])
 
-KEYS = ("one", "two", "three")
+KEYS = ("one", "two", "three", "four")
 NAMES = {key(name): name for name in KEYS}
-SOME_KEY = st.sampled_from(KEYS)
-MAYBE_KEY = st.none() | SOME_KEY
+
+T = TypeVar("T")
 
 SUBSCRIPTIONS: dict[str, Any] = {
     "filter": fwpm.FilterSubscription,
@@ -49,6 +48,12 @@ def optional_key(name: str | None) -> Any:
     return None if name is None else key(name)
 
 
+def likely(good: Iterable[T], everything: Iterable[T]) -> st.SearchStrategy[T]:
+    """Mostly something that makes sense now; the rest is there for what must be refused."""
+    sensible = list(good)
+    return st.sampled_from([*sensible * 3, *everything])
+
+
 class Sessions(RuleBasedStateMachine):
     @initialize()
     def start(self) -> None:
@@ -58,15 +63,19 @@ class Sessions(RuleBasedStateMachine):
         self.sessions: dict[int, fwpm.Session] = {}
         # Enumerations: whose handle it is, what it has to give, and what it has given.
         self.pages: dict[int, tuple[int, list[int], list[int]]] = {}
+        self.steps_since_an_end = 0
         for who in EVERYBODY:
             self.open(who)
         # Present from the start: histories without filters say little.
-        for name in KEYS:
+        for name in KEYS[:3]:
             self.add_provider(0, name)
             self.add_provider_context(0, name, None)
             self.add_sub_layer(0, name, None)
             self.add_callout(0, name, None)
         self.register("one", True)
+        self.register("two", True)
+        for name in KEYS[:2]:
+            self.add_filter(0, name, "one", (None, None, name), True)
 
     def open(self, who: int) -> None:
         flags = fwpm.SessionFlags.DYNAMIC if who in DYNAMIC else 0
@@ -84,86 +93,144 @@ class Sessions(RuleBasedStateMachine):
         number = getattr(change, f"{kind}_id", 0)
         self.told[who].append((change.change_type.name, kind, name, number))
 
-    def actor(self, who: int | None) -> int:
-        if who is not None:
-            return who
-        return 0 if self.model.writer is None else self.model.writer
+    # -- choices
+
+    def some_actor(self, data: st.DataObject) -> int:
+        """Mostly whoever can write, so that transactions get long enough to matter."""
+        writer = self.model.writer
+        return data.draw(likely([writer] * 3 if writer is not None else [], EVERYBODY), "who")
+
+    def some_key(self, data: st.DataObject, who: int, kind: str) -> str:
+        """Mostly of an object the session sees."""
+        return data.draw(likely((one.key for one in self.model.seen_by(who).of(kind)), KEYS), kind)
+
+    def maybe_key(self, data: st.DataObject, who: int, kind: str) -> str | None:
+        return self.some_key(data, who, kind) if data.draw(st.booleans()) else None
+
+    def new_key(self, data: st.DataObject, who: int, kind: str) -> str:
+        """Mostly of no object yet."""
+        taken = {one.key for one in self.model.seen_by(who).of(kind)}
+        return data.draw(likely((name for name in KEYS if name not in taken), KEYS), "key")
+
+    def some_filter(self, data: st.DataObject, state: State) -> int:
+        numbers = [*(one.number for one in state.of("filter")), *state.retiring]
+        return data.draw(likely(numbers, [10**6]), "filter")
+
+    # -- what may happen next
+
+    @rule(data=st.data())
+    def step(self, data: st.DataObject) -> None:
+        """One rule for all, since what matters needs many kinds of steps in one history, each with its weight."""
+        action = data.draw(st.sampled_from(self.possible()), "step")
+        getattr(self, action)(data)
+        self.steps_since_an_end += 1
+
+    def possible(self) -> list[str]:
+        """Names, so that a failing history can be read; more often those of which more is needed."""
+        model = self.model
+        names = ["add_any_filter"] * 5 + ["add"] * 3 + ["delete"] * 3 + ["register_any"]
+        names += ["remove_filter_by_id", "remove_filter_by_key"] * 2
+        if len(model.work) + len(model.queue) < 3:
+            names += ["begin"] * (1 if model.writer is not None else 4)
+        if model.work:
+            names += ["commit"] * 2 + ["abort"]
+        if model.queue:
+            names += ["let_time_pass"]
+        if model.committed.of("filter"):
+            names += ["a_callout_sets_to_work"] * 3
+        if model.busy - model.committed.retiring.keys():
+            names += ["retire_a_busy_filter"] * 2
+        if model.busy:
+            names += ["a_callout_has_finished"] * 2
+        if model.committed.of("filter") or model.committed.retiring:
+            names += ["force_delete"]
+        if len(self.pages) < 2:
+            names += ["open_enumeration"]
+        if self.pages:
+            names += ["turn_page"] * 2
+        if self.steps_since_an_end > 6:
+            names += ["close_and_open_again"]
+        if self.steps_since_an_end > 20:
+            names += ["stop"]
+        return names
 
     # -- transactions
 
-    @rule(who=SESSIONS, read_only=st.booleans())
-    def begin(self, who: int, read_only: bool) -> None:
+    def begin(self, data: st.DataObject) -> None:
+        read_only = data.draw(st.sampled_from([False, False, False, True]), "read only")
+        waiting = {one.who for one in self.model.queue}
+        free = [who for who in EVERYBODY if who not in self.model.work and who not in waiting]
+        who = data.draw(likely(free, EVERYBODY), "who")
         flags = fwpm.TransactionFlags.READ_ONLY if read_only else 0
         assert self.sessions[who].transaction_begin(flags) is self.model.begin(who, read_only)
 
-    @rule(who=SESSIONS)
-    def commit(self, who: int) -> None:
+    def commit(self, data: st.DataObject) -> None:
+        who = data.draw(likely(self.model.work, EVERYBODY), "who")
         assert self.sessions[who].transaction_commit() is self.model.commit(who)
 
-    @rule(who=SESSIONS)
-    def abort(self, who: int) -> None:
+    def abort(self, data: st.DataObject) -> None:
+        who = data.draw(likely(self.model.work, EVERYBODY), "who")
         assert self.sessions[who].transaction_abort() is self.model.abort(who)
 
-    @rule(seconds=st.sampled_from([1.0, LIMIT / 2, LIMIT]))
-    @precondition(lambda self: self.model.queue)
-    def let_time_pass(self, seconds: float) -> None:
+    def let_time_pass(self, data: st.DataObject) -> None:
+        seconds = data.draw(st.sampled_from([1.0, LIMIT / 2, LIMIT]), "seconds")
         self.fake.advance(seconds)
         self.model.advance(seconds)
 
     # -- objects
 
-    @rule(who=ACTORS, name=SOME_KEY)
-    def add_provider(self, who: int | None, name: str) -> None:
-        who = self.actor(who)
+    def add(self, data: st.DataObject) -> None:
+        kind = data.draw(st.sampled_from(KINDS[1:]), "kind")
+        who = self.some_actor(data)
+        name = self.new_key(data, who, kind)
+        if kind == "provider":
+            self.add_provider(who, name)
+        else:
+            getattr(self, f"add_{kind}")(who, name, self.maybe_key(data, who, "provider"))
+
+    def add_any_filter(self, data: st.DataObject) -> None:
+        who = self.some_actor(data)
+        kinds = ("provider", "provider_context", "callout")
+        accepted = data.draw(st.sampled_from([True, True, True, False]), "accepted")
+        sub_layer = self.some_key(data, who, "sub_layer")
+        provider, provider_context, callout = (self.maybe_key(data, who, kind) for kind in kinds)
+        name = self.new_key(data, who, "filter")
+        self.add_filter(who, name, sub_layer, (provider, provider_context, callout), accepted)
+
+    def add_provider(self, who: int, name: str) -> None:
         record = fwpm.Provider(provider_key=key(name), display_data=named(name))
         status = self.sessions[who].provider_add(record)
         assert status is self.model.add(who, "provider", name, (), 0)
 
-    @rule(who=ACTORS, name=SOME_KEY, provider=MAYBE_KEY)
-    def add_provider_context(self, who: int | None, name: str, provider: str | None) -> None:
-        who = self.actor(who)
+    def add_provider_context(self, who: int, name: str, provider: str | None) -> None:
         record = fwpm.ProviderContext(
             provider_context_key=key(name), display_data=named(name), provider_key=optional_key(provider)
         )
         status = self.sessions[who].provider_context_add(record)
         assert status is self.model.add(who, "provider_context", name, references(provider=provider), 0)
 
-    @rule(who=ACTORS, name=SOME_KEY, provider=MAYBE_KEY)
-    def add_sub_layer(self, who: int | None, name: str, provider: str | None) -> None:
-        who = self.actor(who)
+    def add_sub_layer(self, who: int, name: str, provider: str | None) -> None:
         record = fwpm.SubLayer(
             sub_layer_key=key(name), display_data=named(name), provider_key=optional_key(provider)
         )
         status = self.sessions[who].sub_layer_add(record)
         assert status is self.model.add(who, "sub_layer", name, references(provider=provider), 0)
 
-    @rule(who=ACTORS, name=SOME_KEY, provider=MAYBE_KEY)
-    def add_callout(self, who: int | None, name: str, provider: str | None) -> None:
-        who = self.actor(who)
+    def add_callout(self, who: int, name: str, provider: str | None) -> None:
         record = a_callout(name, provider_key=optional_key(provider))
         status, number = self.sessions[who].callout_add(record)
         assert status is self.model.add(who, "callout", name, references(provider=provider), number)
 
-    @rule(
-        who=ACTORS,
-        name=SOME_KEY,
-        sub_layer=SOME_KEY,
-        provider=MAYBE_KEY,
-        provider_context=MAYBE_KEY,
-        callout=MAYBE_KEY,
-        accepted=st.sampled_from([True, True, True, False]),
-    )
     def add_filter(
         self,
-        who: int | None,
+        who: int,
         name: str,
         sub_layer: str,
-        provider: str | None,
-        provider_context: str | None,
-        callout: str | None,
+        more: tuple[str | None, str | None, str | None],
         accepted: bool,
     ) -> None:
-        who = self.actor(who)
+        """`more`: keys of provider, provider context and callout; `accepted`: how the callout answers."""
+        provider, provider_context, callout = more
         self.fake.on_notify = lambda notify_type, filter: (
             SUCCESS if accepted or notify_type != ADD else NtStatus.STATUS_UNSUCCESSFUL
         )
@@ -185,33 +252,29 @@ class Sessions(RuleBasedStateMachine):
             # It was asked, and refused: no filter of which more could be said.
             assert self.fake.notified.pop()[:2] == (ADD, key(name))
 
-    @rule(who=ACTORS, kind=st.sampled_from(KINDS[1:]), name=SOME_KEY)
-    def delete(self, who: int | None, kind: str, name: str) -> None:
-        who = self.actor(who)
+    def delete(self, data: st.DataObject) -> None:
+        kind = data.draw(st.sampled_from(KINDS[1:]), "kind")
+        who = self.some_actor(data)
+        name = self.some_key(data, who, kind)
         status = getattr(self.sessions[who], f"{kind}_delete_by_key")(key(name))
         assert status is self.model.delete(who, kind, name)
 
-    @rule(who=ACTORS, name=SOME_KEY, retire=st.booleans())
-    def remove_filter_by_key(self, who: int | None, name: str, retire: bool) -> None:
-        who = self.actor(who)
-
-        def find(state: Any) -> Thing | None:
-            found: Thing | None = state.filter_of_key(name)
-            return found
-
+    def remove_filter_by_key(self, data: st.DataObject) -> None:
+        retire = data.draw(st.booleans(), "retire")
+        who = self.some_actor(data)
+        name = self.some_key(data, who, "filter")
         session = self.sessions[who]
         if retire:
-            assert session.filter_retire_by_key(key(name)) is self.model.retire_filter(who, find)
+            status = session.filter_retire_by_key(key(name))
+            assert status is self.model.retire_filter(who, lambda state: state.filter_of_key(name))
         else:
-            assert session.filter_delete_by_key(key(name)) is self.model.delete_filter(who, find)
+            status = session.filter_delete_by_key(key(name))
+            assert status is self.model.delete_filter(who, lambda state: state.filter_of_key(name))
 
-    @rule(who=ACTORS, data=st.data(), retire=st.booleans())
-    def remove_filter_by_id(self, who: int | None, data: st.DataObject, retire: bool) -> None:
-        who = self.actor(who)
-        seen = self.model.seen_by(who)
-        number = data.draw(
-            st.sampled_from([*(one.number for one in seen.of("filter")), *seen.retiring, 10**6])
-        )
+    def remove_filter_by_id(self, data: st.DataObject) -> None:
+        retire = data.draw(st.booleans(), "retire")
+        who = self.some_actor(data)
+        number = self.some_filter(data, self.model.seen_by(who))
         session = self.sessions[who]
         if retire:
             status = session.filter_retire_by_id(number)
@@ -222,31 +285,29 @@ class Sessions(RuleBasedStateMachine):
 
     # -- what happens without a session
 
-    @rule(name=SOME_KEY, there=st.sampled_from([True, True, False]))
+    def register_any(self, data: st.DataObject) -> None:
+        self.register(
+            data.draw(st.sampled_from(KEYS)), data.draw(st.sampled_from([True, True, False]), "there")
+        )
+
     def register(self, name: str, there: bool) -> None:
         """The code of a callout comes or goes (NTF-4: filters that are there are not announced)."""
         (self.fake.registered.add if there else self.fake.registered.discard)(key(name))
         (self.model.registered.add if there else self.model.registered.discard)(name)
 
-    @rule(data=st.data())
-    @precondition(lambda self: self.model.committed.of("filter"))
     def a_callout_sets_to_work(self, data: st.DataObject) -> None:
-        filters = [one.number for one in self.model.committed.of("filter")]
-        number = data.draw(st.sampled_from(filters))
+        number = data.draw(st.sampled_from([one.number for one in self.model.committed.of("filter")]))
         self.fake.busy.add(number)
         self.model.busy.add(number)
 
-    @rule(who=ACTORS, data=st.data())
-    @precondition(lambda self: self.model.busy - self.model.committed.retiring.keys())
-    def retire_a_busy_filter(self, who: int | None, data: st.DataObject) -> None:
+    def retire_a_busy_filter(self, data: st.DataObject) -> None:
+        who = self.some_actor(data)
         number = data.draw(st.sampled_from(sorted(self.model.busy - self.model.committed.retiring.keys())))
-        status = self.sessions[self.actor(who)].filter_retire_by_id(number)
-        assert status is self.model.retire_filter(self.actor(who), lambda state: state.filter(number))
+        status = self.sessions[who].filter_retire_by_id(number)
+        assert status is self.model.retire_filter(who, lambda state: state.filter(number))
 
-    @rule(data=st.data())
-    @precondition(lambda self: self.model.busy)
     def a_callout_has_finished(self, data: st.DataObject) -> None:
-        number = data.draw(st.sampled_from(sorted(self.model.busy)))
+        number = data.draw(likely(sorted(self.model.committed.retiring), sorted(self.model.busy)))
         if number in self.model.committed.retiring:
             self.fake.finish_draining(number)
             self.model.finish(number)
@@ -254,46 +315,41 @@ class Sessions(RuleBasedStateMachine):
             self.fake.busy.discard(number)
             self.model.busy.discard(number)
 
-    @rule(data=st.data())
-    @precondition(lambda self: self.model.committed.of("filter") or self.model.committed.retiring)
     def force_delete(self, data: st.DataObject) -> None:
-        committed = self.model.committed
-        numbers = [*(one.number for one in committed.of("filter")), *committed.retiring, 10**6]
-        number = data.draw(st.sampled_from(numbers))
+        number = self.some_filter(data, self.model.committed)
         assert self.management.force_delete(number) is self.model.force_delete(number)
 
-    @rule(who=SESSIONS)
-    def close_and_open_again(self, who: int) -> None:
+    def close_and_open_again(self, data: st.DataObject) -> None:
+        who = data.draw(st.sampled_from(EVERYBODY), "who")
         session = self.sessions[who]
         assert session.engine_close() is SUCCESS
         self.model.close(who)
         assert session.filter_enum()[0] is NtStatus.STATUS_INVALID_HANDLE
         self.pages = {handle: one for handle, one in self.pages.items() if one[0] != who}
         self.open(who)
+        self.steps_since_an_end = 0
 
-    @rule()
-    @precondition(lambda self: len(self.model.committed.things) > 15)
-    def stop(self) -> None:
+    def stop(self, data: st.DataObject) -> None:
         self.management.stop()
         self.model.stop()
         self.pages.clear()
         for who, session in self.sessions.items():
             assert session.transaction_begin() is NtStatus.STATUS_FWP_SESSION_ABORTED
             self.open(who)
+        self.steps_since_an_end = 0
 
     # -- enumerations
 
-    @rule(who=SESSIONS)
-    def open_enumeration(self, who: int) -> None:
+    def open_enumeration(self, data: st.DataObject) -> None:
+        who = data.draw(st.sampled_from(EVERYBODY), "who")
         status, handle = self.sessions[who].filter_create_enum_handle()
         assert status is SUCCESS
         seen = self.model.seen_by(who)
         self.pages[handle] = (who, sorted([*(one.number for one in seen.of("filter")), *seen.retiring]), [])
 
-    @rule(data=st.data(), count=st.integers(0, 3))
-    @precondition(lambda self: self.pages)
-    def turn_page(self, data: st.DataObject, count: int) -> None:
+    def turn_page(self, data: st.DataObject) -> None:
         """Whatever has happened since, it gives what was there."""
+        count = data.draw(st.integers(0, 3), "count")
         handle = data.draw(st.sampled_from(sorted(self.pages)))
         who, expected, given = self.pages[handle]
         status, page = self.sessions[who].filter_enum(handle, count)
@@ -357,3 +413,5 @@ class Sessions(RuleBasedStateMachine):
 
 
 TestSessions = Sessions.TestCase
+# Longer than usual: what matters happens between transactions.
+TestSessions.settings = settings(stateful_step_count=60)

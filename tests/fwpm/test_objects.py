@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -197,6 +200,70 @@ def test_obj_5_a_named_object_is_in_use() -> None:
     assert session.filter_delete_by_id(filter_id) is SUCCESS
     assert session.sub_layer_delete_by_key(key("s")) is SUCCESS
     assert session.provider_delete_by_key(key("p")) is SUCCESS
+
+
+# Which member of which record names which type (OBJ-6): (the naming record, the type named).
+NAMING: list[tuple[Callable[[], Any], str]] = [
+    (lambda: a_sub_layer("naming", provider_key=key("p")), "provider"),
+    (lambda: a_callout("naming", provider_key=key("p")), "provider"),
+    (lambda: replace(a_context("naming"), provider_key=key("p")), "provider"),
+    (lambda: a_filter(filter_key=key("naming"), provider_key=key("p")), "provider"),
+    (lambda: a_filter(filter_key=key("naming"), sub_layer_key=key("s")), "sub_layer"),
+    (lambda: a_callout_filter(filter_key=key("naming")), "callout"),
+    (
+        lambda: a_filter(filter_key=key("naming"), flags=HAS_CONTEXT, provider_context_key=key("x")),
+        "provider_context",
+    ),
+]
+NAMED_KEYS = {"provider": "p", "sub_layer": "s", "callout": "c", "provider_context": "x"}
+
+
+def add_record(session: fwpm.Session, record: Any) -> NtStatus:
+    """Whatever its type."""
+    calls: dict[type[Any], Callable[[Any], Any]] = {
+        fwpm.Provider: session.provider_add,
+        fwpm.SubLayer: session.sub_layer_add,
+        fwpm.Callout: session.callout_add,
+        fwpm.ProviderContext: session.provider_context_add,
+        fwpm.Filter: session.filter_add,
+    }
+    answer = calls[type(record)](record)
+    return NtStatus(answer[0] if isinstance(answer, tuple) else answer)
+
+
+def delete_naming(session: fwpm.Session, record: Any) -> NtStatus:
+    calls: dict[type[Any], Callable[[UUID], NtStatus]] = {
+        fwpm.SubLayer: session.sub_layer_delete_by_key,
+        fwpm.Callout: session.callout_delete_by_key,
+        fwpm.ProviderContext: session.provider_context_delete_by_key,
+        fwpm.Filter: session.filter_delete_by_key,
+    }
+    return calls[type(record)](key("naming"))
+
+
+@pytest.mark.parametrize(("naming", "named_type"), NAMING)
+def test_obj_4_and_5_every_way_to_name_an_object(naming: Callable[[], Any], named_type: str) -> None:
+    """OBJ-4, OBJ-5: missing, of a shorter life, in use, and free again, for each pair of types."""
+    _, management = start()
+    static, dynamic = open_session(management), open_session(management, DYNAMIC)
+    record = naming()
+    missing = NtStatus[f"STATUS_FWP_{named_type.upper().replace('SUB_LAYER', 'SUBLAYER')}_NOT_FOUND"]
+    assert add_record(static, record) is missing
+    named_records = {
+        "provider": a_provider(),
+        "sub_layer": a_sub_layer(),
+        "callout": a_callout(),
+        "provider_context": a_context(),
+    }
+    assert add_record(dynamic, named_records[named_type]) is SUCCESS
+    assert add_record(static, record) is NtStatus.STATUS_FWP_LIFETIME_MISMATCH
+    delete = getattr(static, f"{named_type}_delete_by_key")
+    assert delete(key(NAMED_KEYS[named_type])) is SUCCESS
+    assert add_record(static, named_records[named_type]) is SUCCESS
+    assert add_record(dynamic, record) is SUCCESS
+    assert delete(key(NAMED_KEYS[named_type])) is NtStatus.STATUS_FWP_IN_USE
+    assert delete_naming(static, record) is SUCCESS
+    assert delete(key(NAMED_KEYS[named_type])) is SUCCESS
 
 
 def test_obj_5_counts_what_the_transaction_sees() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.scenarios.support import B, Bench, C, Call, Recording, Script, clone
+from tests.scenarios.support import B, Bench, C, Call, P, Recording, Script, clone
 from tests.scenarios.support_api import (
     ManagedBench,
     Plane,
@@ -73,6 +73,46 @@ class Recorder2(Script):
     """A script registered through version 2, which knows every flag."""
 
     version = 2
+
+
+@pytest.mark.parametrize("action", ["callout_terminating", "callout_unknown", "callout_inspection"])
+def test_cfn_1_without_a_context_it_is_as_if_the_filter_did_not_match(action: str) -> None:
+    """CFN-1: skipped, in both directions and at the FIN, without blocking, even under TERMINATING; a context of
+    another flow or of another callout does not count."""
+    conditional = int(CalloutFlags.CONDITIONAL_ON_FLOW)
+    a = Witness(then=C(0) if action == "callout_inspection" else P(0), action=action, flags=conditional)
+    b = Witness(then=C(0), name="B")
+    with Bench(a, b) as bench:
+        other = bench.connect()
+        assert a.associate(1, other.id) == SUCCESS
+        assert b.associate(2, bench.flow.id) == SUCCESS
+        bench.send(b"x")
+        bench.receive(b"y")
+        bench.send_fin()
+        assert bench.log == ["B(S1 'x')", "B(R1 'y')", "B(S FIN +N)"]
+        assert (bench.to_remote, bench.to_local) == ((b"x", True), (b"y", False))
+        other.send(b"z")
+        bench.settle()
+        # A terminating filter's permit or an inspection's continue: either way the next sublayer is asked.
+        assert bench.log[3:] == ["A(S1 'z')", "B(S1 'z')"]
+        assert a.contexts == [1]
+
+
+def test_cfn_1_a_context_is_for_one_layer() -> None:
+    """CFN-1: for (flow, layer, callout): one at FLOW_ESTABLISHED does not make the stream layer ask."""
+    conditional = int(CalloutFlags.CONDITIONAL_ON_FLOW)
+    a = Witness(flags=conditional)
+    with Bench(a) as bench:
+        established = int(LayerId.ALE_FLOW_ESTABLISHED_V4)
+        me = a.callout_id(STREAM)
+        a.fwps.flow_associate_context(bench.flow.id, established, me, 1)
+        bench.send(b"x")
+        assert bench.log == []
+        assert bench.to_remote == (b"x", False)
+        assert a.associate(2) == SUCCESS
+        bench.send(b"y")
+        assert bench.log == ["A(S1 'y')"]
+        assert a.contexts == [2]
 
 
 @pytest.mark.parametrize(

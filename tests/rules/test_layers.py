@@ -50,6 +50,18 @@ def connect(driver: MemoryDriver, **options: Any) -> FlowEnds:
     return flow
 
 
+class Noting(Script):
+    """A script that notes the flow handle of every indication."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.handles: list[int] = []
+
+    def decide(self, call: Call) -> Any:
+        self.handles.append(call.meta.flow_handle)
+        return super().decide(call)
+
+
 def free_in_completion(code: Script) -> Any:
     """A completionFn that gives the buffer back."""
 
@@ -98,6 +110,36 @@ def test_obj_10_an_injection_handle_is_independent_of_callouts_sessions_and_flow
         assert not driver.fwps.injection_handle_closed(handle)
         assert driver.fwps.injection_handle_destroy(handle) == SUCCESS
         assert driver.fwps.injection_handle_destroy(handle) != SUCCESS
+
+
+def test_obj_11_one_handle_from_flow_established_to_the_end_and_never_again() -> None:
+    """OBJ-11: a nonzero UINT64, the same at FLOW_ESTABLISHED and at every stream indication, shared with nobody."""
+    seen: list[int] = []
+
+    def note(call: LayerCall) -> None:
+        seen.append(call.meta.flow_handle)
+        go_on(call)
+
+    gate, a = Gate(ESTABLISHED, *[note] * 5), Noting()
+    with MemoryDriver() as driver:
+        driver.add(gate)
+        driver.add(a)
+        flows: list[FlowEnds] = []
+        for _ in range(4):
+            flow = connect(driver)
+            flow.send(b"x")
+            flow.receive(b"y")
+            flow.send_fin()
+            flow.receive_fin()
+            driver.settle()
+            assert over(flow)
+            flows.append(flow)
+        still_open = connect(driver)
+        handles = [flow.id for flow in (*flows, still_open)]
+        assert seen == handles
+        assert len(set(handles)) == 5
+        assert all(0 < one < 2**64 for one in handles)
+        assert a.handles == [flow.id for flow in flows for _ in range(4)]
 
 
 @pytest.mark.parametrize("how", ["reset", "both fins"])

@@ -294,6 +294,61 @@ def test_unr_1_unknown_callouts() -> None:
         plane.unload()
 
 
+def test_unr_2_every_context_of_every_flow_has_to_go() -> None:
+    """UNR-2: STATUS_DEVICE_BUSY while any flow holds a context of it; another callout's do not count."""
+    a, b = Witness(), Witness(name="B")
+
+    def add(plane: Plane) -> None:
+        for code in (a, b):
+            plane.register(code)
+            assert plane.own_sub_layer(code)[0] == SUCCESS
+
+    with ManagedBench(a, b, add=add) as bench:
+        fwps, me, other_id = bench.driver.fwps, bench.plane.ids["A"], bench.plane.ids["B"]
+        flows = [bench.flow, bench.connect()]
+        for flow in flows:
+            assert fwps.flow_associate_context(flow.id, STREAM, me, 5) == SUCCESS
+            assert fwps.flow_associate_context(flow.id, STREAM, other_id, 6) == SUCCESS
+        for flow in flows:
+            assert fwps.callout_unregister_by_key(key("A")) == NtStatus.STATUS_DEVICE_BUSY
+            assert fwps.flow_remove_context(flow.id, STREAM, me) == SUCCESS
+        assert fwps.callout_unregister_by_key(key("A")) == SUCCESS
+        assert fwps.callout_unregister_by_key(key("B")) == NtStatus.STATUS_DEVICE_BUSY
+        for flow in flows:
+            assert fwps.flow_remove_context(flow.id, STREAM, other_id) == SUCCESS
+
+
+@pytest.mark.parametrize(
+    ("action", "flags", "passes"),
+    [
+        ("callout_terminating", 0, False),
+        ("callout_unknown", 0, False),
+        ("callout_unknown", int(fwpm.FilterFlags.PERMIT_IF_CALLOUT_UNREGISTERED), True),
+        ("callout_inspection", 0, True),
+    ],
+)
+def test_unr_4_filters_that_stay_behind(action: str, flags: int, passes: bool) -> None:
+    """UNR-4: unregister succeeds while filters name it; REG-5, REG-6 apply from then on, and until it is back."""
+    a = Script(action=action)
+
+    def add(plane: Plane) -> None:
+        plane.register(a)
+        assert plane.own_sub_layer(a, flags=flags)[0] == SUCCESS
+
+    with ManagedBench(a, add=add) as bench:
+        assert bench.driver.fwps.callout_unregister_by_id(bench.plane.ids["A"]) == SUCCESS
+        bench.send(b"x")
+        assert bench.log == []
+        assert bench.to_remote == (b"x" if passes else b"", False)
+        status, found = bench.plane.session.filter_get_by_key(key("filter A"))
+        assert (status, found is not None) == (SUCCESS, True)
+        bench.plane.register(a)
+        fresh = bench.connect()
+        fresh.send(b"y")
+        bench.settle()
+        assert bench.log == ["A(S1 'y')"]
+
+
 def test_unr_3_device_busy_changes_nothing() -> None:
     """UNR-3: the callout keeps being classified and may gain new contexts."""
     a = Witness()
