@@ -73,7 +73,12 @@ def test_check_loads_neither_trio_nor_scapy(tmp_path: Path) -> None:
         (["run"], "nothing to listen on: give --mode, or -c with a [[proxy.listener]]"),
         (["run", "--mod", "x"], "No such option '--mod'. Did you mean '--mode'?"),
         (["run", "--mode", "reverse:nowhere"], "mode 'reverse:nowhere': expected HOST:PORT, got 'nowhere'"),
-        (["run", "--mode", "redirect@127.0.0.1:1"], "mode redirect is not available yet; reverse is"),
+        (["run", "--mode", "redirect"], "mode 'redirect': expected redirect@HOST:PORT"),
+        (
+            ["run", "--mode", "reverse:h:1", "--transparent"],
+            "--transparent needs exactly one redirect or tproxy listener",
+        ),
+        (["run", "--mode", "reverse:h:1", "--watch"], "--watch needs a configuration file"),
         (["run", "--mode", "reverse:h:1", "-q", "-v"], "-q and -v exclude each other"),
         (["run", "--mode", "reverse:h:1", "--grace", "soon"], "expected seconds"),
         (["run", "--mode", "reverse:h:1", "--local", "here"], "'here' is not one of 'client', 'server'"),
