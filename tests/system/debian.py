@@ -66,7 +66,7 @@ def read_sources(folder: Path) -> Iterator[tuple[str, str]]:
     one_line = re.compile(r"^deb\s+(?:\[[^\]]*\]\s+)?(\S+)\s+(\S+)\s+.*\bmain\b", re.MULTILINE)
     for path in [folder / "sources.list", *sorted((folder / "sources.list.d").glob("*"))]:
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
-        if path.suffix == ".list":
+        if path.suffix != ".sources":
             yield from one_line.findall(text)
             continue
         for paragraph in re.split(r"\n\s*\n", text):
