@@ -6,6 +6,7 @@ time.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -57,11 +58,13 @@ EntryT = TypeVar("EntryT", bound=Entry[Any])
 class Table(Generic[EntryT]):
     """Objects of one type by key. A fork shares its storage until either side is written to."""
 
-    __slots__ = ("_entries", "_shared")
+    __slots__ = ("_entries", "_named", "_shared")
 
     def __init__(self, entries: dict[UUID, EntryT] | None = None, *, shared: bool = False) -> None:
         self._entries: dict[UUID, EntryT] = {} if entries is None else entries
         self._shared = shared
+        # How often each entry of another table is named here; counted when somebody asks, and from then on kept.
+        self._named: Counter[Entry[Any]] | None = None
 
     def fork(self) -> Table[EntryT]:
         self._shared = True
@@ -80,15 +83,26 @@ class Table(Generic[EntryT]):
     def __len__(self) -> int:
         return len(self._entries)
 
+    def names(self, target: Entry[Any]) -> bool:
+        """One of the objects here names it."""
+        if self._named is None:
+            self._named = Counter(named for entry in self for named in entry.names)
+        return self._named[target] > 0
+
     def put(self, entry: EntryT) -> None:
+        self.remove(self._entries.get(entry.key, entry))
         self._own()
         self._entries[entry.key] = entry
+        if self._named is not None:
+            self._named.update(entry.names)
 
     def remove(self, entry: EntryT) -> None:
         """Removes this very entry; without effect when it is not (or no longer) here."""
         if self._entries.get(entry.key) is entry:
             self._own()
             del self._entries[entry.key]
+            if self._named is not None:
+                self._named.subtract(entry.names)
 
     def _own(self) -> None:
         if self._shared:
@@ -140,7 +154,7 @@ class Tables:
         """
         if isinstance(target, CalloutEntry) and any(target in e.names for e in self.retiring.values()):
             return True
-        return any(target in entry.names for table in self.by_type() for entry in table)
+        return any(table.names(target) for table in self.by_type())
 
     def all_filters(self) -> list[FilterEntry]:
         """The filters in force, and those on their way out."""
