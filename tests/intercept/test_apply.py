@@ -296,6 +296,22 @@ def test_an_id_that_is_used_again_is_another_process(tmp_path: Path) -> None:
     assert not type(record.owner)(dead_process(), record.owner.start).is_alive
 
 
+def test_a_process_that_only_waits_to_be_collected_is_dead(tmp_path: Path) -> None:
+    """As a killed proxy is for as long as its parent does not ask for its end."""
+    kernel = Kernel()
+    here = machine(tmp_path, kernel)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        record = apply(REDIRECT, owner=process.pid, machine=here)
+        assert record.is_live
+        assert record.owner is not None
+        assert record.owner.start > 0
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert not record.is_live
+        undo(machine=here)
+        assert kernel.tables == {}
+
+
 # --- what is missing ------------------------------------------------------------------------------
 
 
