@@ -271,3 +271,17 @@ def test_a_listener_that_a_rule_or_callout_from_elsewhere_names_cannot_go() -> N
         'f.toml: --callout web:framer: no listener is named "web"; known: mail',
         'f.toml: added by hand: rule "monitor".when.listener: no listener is named "web"; known: mail',
     ]
+
+
+def test_while_another_session_has_a_transaction_open_nothing_is_changed_by_hand() -> None:
+    deployment = deployed(rules(rule("monitor")))
+    _, other = deployment.engine.management.engine_open()
+    assert other is not None
+    assert other.transaction_begin().ok
+    number = ids(deployment.engine)["monitor at stream_v4"]
+    assert deployment.delete_filter(number, drain=True) is NtStatus.STATUS_FWP_TIMEOUT
+    with pytest.raises(ConfigError, match="another session has a transaction open"):
+        deployment.add_rule("framer", {})
+    assert other.engine_close().ok
+    assert deployment.delete_filter(number, drain=True).ok
+    deployment.add_rule("framer", {})

@@ -240,3 +240,39 @@ def test_two_rules_with_one_callout_and_one_of_them_goes() -> None:
     for flow in (old, new):
         flow.send(b"a")
     assert (bytes(old.remote.data), bytes(new.remote.data)) == (b"bb", b"b")
+
+
+def test_what_others_have_deleted_comes_back_with_the_file() -> None:
+    text = rules(rule("monitor", "m"), rule("framer", "f"))
+    deployment = deployed(text)
+    session = deployment.engine.session
+    for name in ("m at stream_v4", "f at stream_v6"):
+        assert session.filter_delete_by_id(ids(deployment.engine)[name]).ok
+    assert lines(deployment, text) == ['+ rule "m" at stream_v4', '+ rule "f" at stream_v6']
+    for number in ids(deployment.engine).values():
+        assert session.filter_delete_by_id(number).ok
+    for sub_layer in session.sub_layer_enum()[1]:
+        session.sub_layer_delete_by_key(sub_layer.sub_layer_key)
+    assert lines(deployment, rules(rule("framer", "f"))) == [
+        '+ rule "f" at stream_v4, stream_v6',
+        '- rule "m"',
+    ]
+    assert [one.display_data.name for one in filters(deployment.engine, "stream_v4")] == ["f"]
+
+
+def test_a_file_that_an_option_reads_is_read_again(tmp_path: Path) -> None:
+    path, word = tmp_path / "f.toml", tmp_path / "word"
+    path.write_text("[[rule]]\nname = 'x'\ncallout = 'stream_edit,find=rainy,replace=@word'\n")
+    word.write_bytes(b"sunny")
+    deployment = deployed(load_config(path))
+    assert not deployment.prepare(load_config(path)).difference
+    word.write_bytes(b"cloudy")
+    (told,) = deployment.prepare(load_config(path)).commit().lines()
+    assert told.startswith("~ rule \"x\": replace b'sunny' -> b'cloudy' (live flows")
+
+
+def test_the_name_of_a_rule_without_one_is_not_too_long() -> None:
+    deployment = deployed(rules(rule(f"stream_edit,find={'x' * 300}"), rule(f"stream_edit,find={'x' * 301}")))
+    names = [one.display_data.name for one in filters(deployment.engine, "stream_v4")]
+    assert names == [f"stream_edit,find={'x' * 100}..."] * 2
+    assert lines(deployment, rules(rule(f"stream_edit,find={'x' * 301}"))) == [f'- rule "{names[0]}"']

@@ -194,6 +194,16 @@ def test_a_transaction_of_another_session_is_not_waited_for() -> None:
     assert pending.commit().lines() == ['+ rule "monitor"']
 
 
+def test_what_was_refused_is_not_committed_again() -> None:
+    """Its callouts were registered and released: they are not used a second time."""
+    deployment = deployed(LISTENER)
+    pending = deployment.prepare(loaded(rules(rule(f"{AWKWARD},at=notify"))))
+    for error in ("FWP_CALLOUT_NOTIFICATION_FAILED", "nothing was done, try again"):
+        with pytest.raises(ConfigError, match=error):
+            pending.commit()
+    assert not filters(deployment.engine)
+
+
 def test_a_configuration_prepared_before_another_change_is_refused() -> None:
     deployment = deployed(LISTENER)
     pending = deployment.prepare(loaded(rules(rule("monitor"))))

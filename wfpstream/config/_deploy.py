@@ -8,6 +8,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from uuid import UUID
 
 from wfpstream.config._callout_text import CalloutText
 from wfpstream.config._comparing import LIVE_SECTIONS, difference_of, fixed_problems, object_changes
@@ -19,10 +20,12 @@ from wfpstream.config._plan import extend_plan, make_plan
 from wfpstream.config._planned import Added, Plan, PlannedFilter
 from wfpstream.config._settings import engine_options
 from wfpstream.config._steps import Steps, steps_between
-from wfpstream.config._transaction import Objects, Refused
+from wfpstream.config._transaction import Busy, Objects, Refused
 from wfpstream.engine import FilterEngine
 from wfpstream.fwp import NtStatus
 
+# Callout objects that were registered in vain are not used again.
+_SPENT = -1
 _BY_HAND = ("sublayer", "callout", "rule", "filter")
 
 
@@ -82,6 +85,8 @@ class Pending:
         try:
             self._deployment.install(self._plan, self._steps)
         except Invalid as error:
+            if not isinstance(error, Busy):
+                self._version = _SPENT
             raise self.loaded.error(list(error.problems)) from error
         self._deployment.adopt(self.loaded)
         return self.difference
@@ -118,6 +123,7 @@ class Deployment:
         Raises:
             ConfigError: something in it cannot be used, or cannot change while the engine runs; all of it is named.
         """
+        self._forget(self._objects.deleted_by_others())
         problems = fixed_problems(self.loaded.config, loaded.config)
         try:
             plan = make_plan(loaded, callouts, self._added, self._live)
@@ -184,7 +190,8 @@ class Deployment:
             drain: a busy one finishes what it holds (MGMT-16); if not, it is refused.
 
         Returns:
-            STATUS_SUCCESS; STATUS_FWP_FILTER_NOT_FOUND; STATUS_FWP_IN_USE while its callout is at work (MGMT-13).
+            STATUS_SUCCESS; STATUS_FWP_FILTER_NOT_FOUND; STATUS_FWP_IN_USE while its callout is at work (MGMT-13);
+            STATUS_FWP_TIMEOUT while another session has a transaction open.
         """
         keys = {known: key for key, known in self._objects.filter_ids.items()}
         if filter_id not in keys:
@@ -240,6 +247,13 @@ class Deployment:
         return difference
 
     # -- both
+
+    def _forget(self, keys: set[UUID]) -> None:
+        """Filters and sublayers that others have deleted are not in force, whatever was noted."""
+        if keys:
+            live = self._live = self._live.copy()
+            live.filters = {key: one for key, one in live.filters.items() if key not in keys}
+            live.sub_layers = {key: one for key, one in live.sub_layers.items() if key not in keys}
 
     def _steps_to(self, plan: Plan) -> Steps:
         return steps_between(self._live, plan, self._objects.ages, self.engine.options.profile)

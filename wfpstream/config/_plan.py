@@ -59,6 +59,7 @@ from wfpstream.fwpm import (
 P = ParamSpec("P")
 _BUILT_IN = {"universal": SUBLAYER_UNIVERSAL, "inspection": SUBLAYER_INSPECTION}
 _NOTHING = Plan()
+_LONGEST_LABEL = 120
 
 
 def make_plan(
@@ -266,7 +267,8 @@ class _Planner:
     def _declared_rule(self, rule: Rule, path: KeyPath, added: Added | None) -> Declared:
         """Who a rule is: what it is called or, without a name, what it says; never where it stands."""
         when = {key: value for key, value in _said(rule.when).items() if value is not None}
-        label = rule.name or " when ".join(part for part in (rule.callout, _shown_when(when)) if part)
+        said = " when ".join(part for part in (rule.callout, _shown_when(when)) if part)
+        label = rule.name or (said if len(said) <= _LONGEST_LABEL else f"{said[: _LONGEST_LABEL - 3]}...")
         ident = f"named/{rule.name}" if rule.name else f"text/{rule.callout}/{fingerprint(when)}"
         if added is not None and added.ident:
             ident = added.ident

@@ -21,9 +21,13 @@ from wfpstream.fwpm import Callout, CalloutFlags, DisplayData, Filter, Session, 
 class Refused(Invalid):
     """Management refused a call."""
 
-    def __init__(self, path: KeyPath, call: str, status: NtStatus) -> None:
+    def __init__(self, path: KeyPath, call: str, status: NtStatus, text: str = "") -> None:
         self.status = status
-        super().__init__([Problem(path, f"{call} was refused: {status.name}")])
+        super().__init__([Problem(path, text or f"{call} was refused: {status.name}")])
+
+
+class Busy(Refused):
+    """The transaction could not begin: nothing was tried."""
 
 
 class Objects:
@@ -56,11 +60,25 @@ class Objects:
         registered: dict[PlannedCallout, dict[UUID, UUID]] = {}
         try:
             added = self._change(steps, registered, drain)
+        except Busy:
+            raise
         except BaseException:
             for one in steps.callouts_in:
                 self._engine.release_callout(one.object)
             raise
         self._note(steps, registered, added)
+
+    def deleted_by_others(self) -> set[UUID]:
+        """Keys of the filters and sublayers that are no longer there, though nobody here has deleted them."""
+        _, session = self._engine.management.engine_open()
+        if session is None:
+            return set()
+        _, filters = session.filter_enum()
+        _, sub_layers = session.sub_layer_enum()
+        session.engine_close()
+        there = {one.filter_id for one in filters if not one.retiring}
+        gone = {key for key, filter_id in self.filter_ids.items() if filter_id not in there}
+        return gone | self.ages.keys() - self.filter_ids.keys() - {one.sub_layer_key for one in sub_layers}
 
     def delete_foreign(self, filter_id: int, *, drain: bool) -> NtStatus:
         """Delete a filter that is not ours."""
@@ -78,7 +96,7 @@ class Objects:
         """The transaction; the ids of the filters that are new. Closing the session aborts one that fails (OBJ-1)."""
         _, session = self._engine.management.engine_open()
         if session is None:
-            raise Invalid([Problem((), "the engine takes no changes now")])
+            raise Busy((), "", NtStatus.STATUS_INVALID_HANDLE, "the engine takes no changes now")
         try:
             _begin(session)
             for one in steps.callouts_in:
@@ -95,9 +113,10 @@ class Objects:
         """The calls of the transaction; the ids of the filters that are new."""
         remove = session.filter_retire_by_key if drain else session.filter_delete_by_key
         for one in steps.filters_out:
-            _require(one.path, "filter_delete", remove(one.key))
+            _require_gone(one.path, "filter_delete", remove(one.key))
         for sub_layer in steps.sub_layers_out:
-            _require(sub_layer.path, "sub_layer_delete", session.sub_layer_delete_by_key(sub_layer.key))
+            status = session.sub_layer_delete_by_key(sub_layer.key)
+            _require_gone(sub_layer.path, "sub_layer_delete", status)
         for callout in steps.callouts_in:
             _add_callout(session, callout, keys[callout])
         for sub_layer in steps.sub_layers_in:
@@ -153,7 +172,8 @@ class Objects:
 def _begin(session: Session) -> None:
     status = session.transaction_begin()
     if status is NtStatus.STATUS_PENDING:
-        raise Invalid([Problem((), "another session has a transaction open; nothing was done, try again")])
+        text = "another session has a transaction open; nothing was done, try again"
+        raise Busy((), "", NtStatus.STATUS_FWP_TIMEOUT, text)
     _require((), "transaction_begin", status)
 
 
@@ -186,6 +206,12 @@ def _filter_record(planned: PlannedFilter, callout_key: UUID | None) -> Filter:
         callout_key=callout_key,
         provider_object=planned.options,
     )
+
+
+def _require_gone(path: KeyPath, call: str, status: NtStatus) -> None:
+    """What others have deleted is gone as well."""
+    if status not in (NtStatus.STATUS_FWP_FILTER_NOT_FOUND, NtStatus.STATUS_FWP_SUBLAYER_NOT_FOUND):
+        _require(path, call, status)
 
 
 def _require(path: KeyPath, call: str, status: NtStatus) -> None:
