@@ -110,6 +110,8 @@ class Model:
         # The answer to the latest begin of each session that had to wait.
         self.tickets: dict[int, NtStatus] = {}
         self.registered: set[str] = set()
+        # Callouts that ask for ADD_FILTER_POST_COMMIT.
+        self.wanting: set[str] = set()
         self.busy: set[int] = set()
         # What has to be told since somebody looked: (type, filter key, filterId), and (type, kind, key, number).
         self.notified: list[tuple[str, str | None, int]] = []
@@ -142,6 +144,7 @@ class Model:
         del self.work[who]
         if not work.read_only:
             self._put_in_force(who, work)
+            self._notify_post_commit(work)
             self._pass_lock_on()
         return SUCCESS
 
@@ -319,6 +322,13 @@ class Model:
         for one in filters:
             if one.callout in self.registered:
                 self.notified.append(("DELETE", None, one.number))
+
+    def _notify_post_commit(self, work: Work) -> None:
+        """NTF-6: only what was announced, is there, and belongs to a callout that asked for it."""
+        for one in work.added:
+            there = self.committed.things.get((one.kind, one.key)) is one
+            if there and one.announced and one.callout in self.wanting & self.registered:
+                self.notified.append(("POST_COMMIT", one.key, one.number))
 
     def _tell(self, before: State, author: int | None, deaf: int | None = None) -> None:
         """Everybody but the author hears of the differences: what went, then what came."""

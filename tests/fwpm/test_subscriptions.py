@@ -20,6 +20,7 @@ from tests.fwpm.support import (
     remote_port,
     start,
 )
+from tests.scenarios.support import NMD, Bench, P, Script
 from wfpstream import fwpm
 from wfpstream.fwp import ActionType, NtStatus
 
@@ -297,6 +298,46 @@ def test_subscriptions_of_all_sessions_can_be_listed() -> None:
         assert getattr(listener, f"{what}_subscriptions_get")() == (SUCCESS, [theirs])
     assert actor.engine_close() is SUCCESS
     assert listener.filter_subscriptions_get() == (SUCCESS, [])
+
+
+# -- with a run time that works
+
+
+def test_mgmt_16_the_end_of_a_retiring_filter_is_told_and_may_be_answered() -> None:
+    """It comes with a flow's own bytes, and is told outside of every callback: any call may be made."""
+    a = Script(NMD(4), P(0))
+    with Bench(a) as bench:
+        status, watcher = bench.driver.engine.management.engine_open()
+        assert status is SUCCESS
+        assert watcher is not None
+        told: list[tuple[str, int]] = []
+        answers: list[NtStatus] = []
+
+        def hear(change: fwpm.FilterChange) -> None:
+            told.append((change.change_type.name, change.filter_id))
+            answers.append(watcher.filter_add(a_filter("in its place"))[0])
+
+        subscribe(watcher, "filter", hear)
+        bench.send(b"ab")
+        filter_id = bench.added[0].filter_ids.pop(0)
+        assert bench.driver.session.filter_retire_by_id(filter_id) is SUCCESS
+        assert told == []
+        bench.send(b"cd")
+        bench.settle()
+        assert told == [("DELETE", filter_id)]
+        assert answers == [SUCCESS]
+        assert bench.to_remote == (b"abcd", False)
+
+
+def test_v_40_is_reported_by_the_verifier() -> None:
+    with Bench(violations=["V-40"]) as bench:
+        status, watcher = bench.driver.engine.management.engine_open()
+        assert status is SUCCESS
+        assert watcher is not None
+        subscribe(watcher, "filter", lambda change: 1 / 0)
+        added(bench.driver.session.filter_add(a_filter()))
+        bench.send(b"x")
+        assert bench.to_remote == (b"x", False)
 
 
 # -- refusals
