@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections import Counter
 from collections.abc import Sequence
+from itertools import combinations
 from typing import Any
 from uuid import UUID
 from weakref import WeakKeyDictionary
@@ -185,23 +187,32 @@ def meaning(engine: FilterEngine) -> list[Any]:
         (one.display_data.name, one.weight if one.weight < 0xA000 else "a rule's") for one in sub_layers
     ]
     for layer in LAYERS.values():
-        for one in filters(engine, layer.name):
-            (sub_layer,) = (s.display_data.name for s in sub_layers if s.sub_layer_key == one.sub_layer_key)
-            found.append(
-                (
-                    layer.name,
-                    sub_layer,
-                    one.display_data.name,
-                    one.effective_weight,
-                    one.action_type,
-                    one.flags,
-                    tuple(one.conditions),
-                    names[one.callout_key] if one.callout_key else None,
-                    _state(owners[one.callout_key]) if one.callout_key else None,
-                    one.provider_object,
-                )
+        asked = [
+            (
+                layer.name,
+                next(s.display_data.name for s in sub_layers if s.sub_layer_key == one.sub_layer_key),
+                one.display_data.name,
+                one.effective_weight,
+                one.action_type,
+                one.flags,
+                tuple(one.conditions),
+                names[one.callout_key] if one.callout_key else None,
+                _state(owners[one.callout_key]) if one.callout_key else None,
+                one.provider_object,
             )
+            for one in filters(engine, layer.name)
+        ]
+        found.append(Counter(asked))
+        found.append({pair for pair in combinations(asked, 2) if not _commute(*pair)})
     return found
+
+
+def _commute(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
+    """Their order does not matter: they do the same, or no flow meets both (by the ports that they name)."""
+    if one[:2] != other[:2]:
+        return False
+    ports = [{condition.condition_value.value for condition in each[6]} for each in (one, other)]
+    return (one[7] is other[7] is None and one[4] == other[4]) or (all(ports) and not ports[0] & ports[1])
 
 
 def _plain(name: str) -> str:
