@@ -26,7 +26,7 @@ _CERTIFICATES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _MACHINE = "/dev/machine"
 
 
-def make_root(folder: Path) -> Path:
+def make_root(folder: Path) -> None:
     """A minimal Debian in `folder`."""
     debootstrap = require("debootstrap")
     # As in the images that Debian makes: what is thrown away afterwards need not be safe on the disk.
@@ -43,7 +43,6 @@ def make_root(folder: Path) -> Path:
     )
     shutil.rmtree(folder / "var/cache/apt/archives")
     (folder / "var/cache/apt/archives/partial").mkdir(parents=True)
-    return folder
 
 
 def _apt_settings() -> list[str]:

@@ -22,7 +22,7 @@ import pytest
 from tests.support.system import require
 from tests.system.compose import Project
 from tests.system.debian import build_settings, make_root
-from tests.system.dockerfile import Builder, Image
+from tests.system.dockerfile import Builder, Image, copy_root
 from tests.system.kubernetes import Pod, read_manifests
 from tests.system.machine import Machine, booted
 from tests.system.network import Host
@@ -61,7 +61,11 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Image
     folder = tmp_path_factory.mktemp("images")
     try:
         earlier = os.environ.get("WFPSTREAM_DEBIAN_ROOT")
-        debian = Path(earlier) if earlier else make_root(folder / "debian")
+        debian = folder / "debian"
+        if earlier:
+            subprocess.run(["cp", "-a", earlier, str(debian)], check=True)
+        else:
+            make_root(debian)
         environment, mounts = build_settings()
         bases = {"debian:bookworm-slim": debian}
         (folder / "stages").mkdir()
@@ -339,7 +343,7 @@ def machine(images: dict[str, Image], tmp_path_factory: pytest.TempPathFactory) 
     folder = tmp_path_factory.mktemp("machine")
     root = folder / "root"
     try:
-        subprocess.run(["cp", "-a", f"{images['wfpstream-intercept'].root}/.", f"{root}/"], check=True)
+        copy_root(images["wfpstream-intercept"].root, root)
         environment, mounts = build_settings()
         install = "apt-get update && apt-get install --yes --no-install-recommends systemd"
         builder = Sandbox(
