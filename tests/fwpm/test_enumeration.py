@@ -448,6 +448,28 @@ def test_templates_of_the_other_types() -> None:
     assert chosen_keys(everyone, "provider_key") == [key("p")]
 
 
+@pytest.mark.parametrize(("profile", "count"), [("vista", 10), ("win10", 12)])
+def test_obj_15_layers_are_those_of_the_profile(profile: str, count: int) -> None:
+    fake, management = start(profile=profile)
+    session = open_session(management)
+    status, layers = session.layer_enum(fwpm.LayerEnumTemplate())
+    assert status is SUCCESS
+    assert len(layers) == count
+    handle = added(session.layer_create_enum_handle())
+    pages = [session.layer_enum(handle, 7)[1] for _ in range(2)]
+    assert [one for page in pages for one in page] == layers
+    assert session.layer_destroy_enum_handle(handle) is SUCCESS
+    for layer in layers:
+        assert session.layer_get_by_key(layer.key) == (SUCCESS, layer)
+        assert session.layer_get_by_id(layer.layer_id) == (SUCCESS, layer)
+    missing = (NtStatus.STATUS_FWP_LAYER_NOT_FOUND, None)
+    assert session.layer_get_by_id(1) == missing
+    assert session.layer_get_by_key(key("nowhere")) == missing
+    redirect = session.layer_get_by_key(fwpm.LAYER_ALE_CONNECT_REDIRECT_V4)[0]
+    assert redirect is (SUCCESS if profile == "win10" else NtStatus.STATUS_FWP_LAYER_NOT_FOUND)
+    assert fake.refusals[0] == ("FwpmLayerGetById0", NtStatus.STATUS_FWP_LAYER_NOT_FOUND, "LAY-1")
+
+
 def test_obj_1_open_sessions_are_listed() -> None:
     _, management = start()
     dynamic = fwpm.SessionFlags.DYNAMIC

@@ -302,6 +302,8 @@ def test_obj_8_an_added_callout_shows_whether_it_is_registered() -> None:
     assert record is not None
     assert record.flags == USES_CONTEXT | fwpm.CalloutFlags.REGISTERED
     assert session.callout_enum() == (SUCCESS, [record])
+    assert session.callout_get_by_id(callout_id) == (SUCCESS, record)
+    assert session.callout_get_by_id(77) == (NtStatus.STATUS_FWP_CALLOUT_NOT_FOUND, None)
 
 
 def test_obj_8_added_callouts_are_part_of_the_filter_set() -> None:

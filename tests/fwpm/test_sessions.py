@@ -165,6 +165,8 @@ def test_mgmt_3_waiting_ends_with_timeout() -> None:
     assert not default.ticket.done
     fake.advance(0.1)
     assert default.ticket.status is NtStatus.STATUS_FWP_TIMEOUT
+    # VRF-6: they were refused, only later.
+    assert fake.refusals == [("FwpmTransactionBegin0", NtStatus.STATUS_FWP_TIMEOUT, "MGMT-3")] * 2
     # Neither holds the lock afterwards, and both may ask again.
     assert holder.transaction_commit() is SUCCESS
     assert short.transaction_begin() is SUCCESS
@@ -224,6 +226,31 @@ def test_obj_1_closing_withdraws_a_waiting_ticket() -> None:
     assert waiting.ticket.status is NtStatus.STATUS_FWP_SESSION_ABORTED
     assert holder.transaction_commit() is SUCCESS
     assert holder.transaction_begin() is SUCCESS
+
+
+def test_obj_1_a_session_that_ends_has_ended_for_whoever_hears_of_it() -> None:
+    """Its end gives the lock to another session, whose code may look at it, and try to end it again."""
+    _, management = start()
+    ending, waiting = open_session(management), open_session(management)
+    assert ending.transaction_begin() is SUCCESS
+    assert waiting.transaction_begin() is NtStatus.STATUS_PENDING
+    assert waiting.ticket is not None
+    answers: list[NtStatus] = []
+    waiting.ticket.when_done(lambda: answers.extend((ending.engine_close(), ending.transaction_begin())))
+    assert ending.engine_close() is SUCCESS
+    assert answers == [NtStatus.STATUS_INVALID_HANDLE] * 2
+    assert [one.session_key for one in waiting.session_enum()[1]] == [waiting.session_key]
+
+
+def test_vrf_6_a_refused_open_is_told() -> None:
+    fake, management = start()
+    assert management.engine_open(2) == (NtStatus.STATUS_FWP_INVALID_FLAGS, None)
+    fake.refusal = NtStatus.STATUS_INVALID_DEVICE_STATE
+    assert management.engine_open() == (NtStatus.STATUS_INVALID_DEVICE_STATE, None)
+    assert fake.refusals == [
+        ("FwpmEngineOpen0", NtStatus.STATUS_FWP_INVALID_FLAGS, "OBJ-2"),
+        ("FwpmEngineOpen0", NtStatus.STATUS_INVALID_DEVICE_STATE, "IRQ-3"),
+    ]
 
 
 def test_obj_1_a_closed_session_is_an_invalid_handle() -> None:

@@ -27,6 +27,7 @@ T = TypeVar("T")
 _RULES: Final = {
     "Enum": "REG-10",
     "ubscri": "REG-10",
+    "FwpmLayer": "LAY-1",
     "FwpmTransaction": "MGMT-1",
     "FwpmFilterAdd": "MGMT-4",
     "FwpmFilterDelete": "MGMT-13",

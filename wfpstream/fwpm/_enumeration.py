@@ -13,12 +13,14 @@ from uuid import UUID
 from wfpstream.fwp import FwpError, NtStatus, uint64
 from wfpstream.fwpm import _matching
 from wfpstream.fwpm._calls import Calls
+from wfpstream.fwpm._layers import LAYERS, Layer, find_layer
 from wfpstream.fwpm._members import require_members
 from wfpstream.fwpm._objects import CalloutEntry, FilterEntry, Tables
 from wfpstream.fwpm._templates import (
     CalloutEnumTemplate,
     FilterEnumFlags,
     FilterEnumTemplate,
+    LayerEnumTemplate,
     ProviderContextEnumTemplate,
     ProviderEnumTemplate,
     SessionEnumTemplate,
@@ -247,6 +249,25 @@ class Enumerating(Calls):
 
     def _sessions(self, tables: Tables, template: SessionEnumTemplate | None) -> list[SessionRecord]:
         return list(self._store.sessions.values())
+
+    # -- layers
+
+    def layer_create_enum_handle(self, template: LayerEnumTemplate | None = None) -> tuple[NtStatus, int]:
+        """FwpmLayerCreateEnumHandle0."""
+        return self._create("FwpmLayerCreateEnumHandle0", Layer, template, LayerEnumTemplate, self._layers)
+
+    def layer_enum(
+        self, what: int | LayerEnumTemplate | None = None, num_entries: int | None = None
+    ) -> tuple[NtStatus, list[Layer]]:
+        """FwpmLayerEnum0: the next `num_entries` of a handle; short form: all that the OS profile has."""
+        return self._list("FwpmLayerEnum0", Layer, what, num_entries, LayerEnumTemplate, self._layers)
+
+    def layer_destroy_enum_handle(self, enum_handle: int) -> NtStatus:
+        """FwpmLayerDestroyEnumHandle0."""
+        return self._destroy("FwpmLayerDestroyEnumHandle0", Layer, enum_handle)
+
+    def _layers(self, tables: Tables, template: LayerEnumTemplate | None) -> list[Layer]:
+        return [layer for layer in LAYERS.values() if find_layer(layer.key, self._profile) is not None]
 
     # -- what they have in common
 

@@ -50,12 +50,12 @@ class Management:
         """
         refused = self._store.run_time.passive_call_refused("FwpmEngineOpen0")
         if refused is not None:
-            return NtStatus(refused), None
+            return self._refused(NtStatus(refused), "IRQ-3")
         if session_flags not in (0, SessionFlags.DYNAMIC):
-            return NtStatus.STATUS_FWP_INVALID_FLAGS, None
+            return self._refused(NtStatus.STATUS_FWP_INVALID_FLAGS, "OBJ-2")
         key = self._store.key_or_generated(session_key, self._store.next_order())
         if key in self._store.sessions:
-            return NtStatus.STATUS_FWP_ALREADY_EXISTS, None
+            return self._refused(NtStatus.STATUS_FWP_ALREADY_EXISTS, "OBJ-7")
         record = SessionRecord(
             session_key=key,
             display_data=display_data,
@@ -67,6 +67,10 @@ class Management:
         self._sessions = [one for one in self._sessions if one.is_open]
         self._sessions.append(session)
         return NtStatus.STATUS_SUCCESS, session
+
+    def _refused(self, status: NtStatus, rule: str) -> tuple[NtStatus, None]:
+        self._store.run_time.refused("FwpmEngineOpen0", status, rule)
+        return status, None
 
     def when_filters_go(self, fn: Callable[[], None]) -> None:
         """Call `fn` after every commit that deleted filters, and when a retiring one is gone. There is one `fn`."""

@@ -7,11 +7,13 @@ single calls nor how a commit is carried out.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from uuid import UUID
 
-from wfpstream.fwp import NtStatus
+from wfpstream.fwp import FwpError, NtStatus
 from wfpstream.fwpm import _adding, _filters
 from wfpstream.fwpm._enumeration import Enumerating
+from wfpstream.fwpm._layers import Layer, find_layer, layer_key_of
 from wfpstream.fwpm._objects import FilterEntry, Tables
 from wfpstream.fwpm._store import Store
 from wfpstream.fwpm._subscriptions import Subscribing
@@ -54,14 +56,15 @@ class Session(Enumerating, Subscribing):
 
     def end(self, later_status: NtStatus) -> None:
         """Ends the session by whatever cause; every later call returns `later_status`."""
+        # First of all: what follows gives the lock to others, and runs their code.
+        self._ended = later_status
+        self._close_handles()
         if self.ticket is not None:
             self._store.lock.withdraw(self.ticket)
-        self._close_handles()
         del self._store.sessions[self.session_key]
         transaction, self._transaction = self._transaction, None
         if transaction is not None:
             self._store.abort(transaction)
-        self._ended = later_status
         if self.dynamic:
             owned = [entry for entry in self._store.committed.all_filters() if entry.owner is self]
             self._store.remove_by_force(owned, lambda tables: tables.discard_owned_by(self))
@@ -86,7 +89,12 @@ class Session(Enumerating, Subscribing):
             self._begin()
             return _SUCCESS
         self.ticket = self._store.lock.wait(self, self._record.txn_wait_timeout, self._begin)
+        self.ticket.when_done(partial(self._waited, self.ticket))
         return NtStatus.STATUS_PENDING
+
+    def _waited(self, ticket: Ticket) -> None:
+        """VRF-6: a begin that waited in vain is a refused call too."""
+        self._told("FwpmTransactionBegin0", ticket.status, "MGMT-3")
 
     def _begin(self) -> None:
         self._transaction = self._store.begin_explicit(self)
@@ -118,6 +126,25 @@ class Session(Enumerating, Subscribing):
         transaction, self._transaction = self._transaction, None
         self._store.abort(transaction)
         return _SUCCESS
+
+    # -- layers
+
+    def layer_get_by_key(self, key: UUID) -> tuple[NtStatus, Layer | None]:
+        """FwpmLayerGetByKey0: STATUS_FWP_LAYER_NOT_FOUND also for one that the OS profile does not have."""
+        return self._layer("FwpmLayerGetByKey0", key)
+
+    def layer_get_by_id(self, layer_id: int) -> tuple[NtStatus, Layer | None]:
+        """FwpmLayerGetById0: by the run time's id, an `fwps.LayerId`."""
+        return self._layer("FwpmLayerGetById0", layer_key_of(layer_id))
+
+    def _layer(self, call: str, key: UUID | None) -> tuple[NtStatus, Layer | None]:
+        def find() -> Layer | None:
+            layer = None if key is None else find_layer(key, self._store.run_time.profile)
+            if layer is None:
+                raise FwpError(NtStatus.STATUS_FWP_LAYER_NOT_FOUND, f"{key}")
+            return layer
+
+        return self._read(call, find, None)
 
     # -- providers
 
@@ -178,6 +205,14 @@ class Session(Enumerating, Subscribing):
         missing = NtStatus.STATUS_FWP_CALLOUT_NOT_FOUND
         return self._get(
             "FwpmCalloutGetByKey0", lambda tables: tables.callouts.get(key), missing, self._callout_record
+        )
+
+    def callout_get_by_id(self, callout_id: int) -> tuple[NtStatus, Callout | None]:
+        """FwpmCalloutGetById0: as `callout_get_by_key`."""
+        key = self._store.run_time.callout_key_of(callout_id)
+        missing = NtStatus.STATUS_FWP_CALLOUT_NOT_FOUND
+        return self._get(
+            "FwpmCalloutGetById0", lambda tables: tables.callouts.get(key), missing, self._callout_record
         )
 
     # -- provider contexts

@@ -105,6 +105,11 @@ class SessionEnumTemplate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LayerEnumTemplate:
+    """FWPM_LAYER_ENUM_TEMPLATE0: it has no member that means anything, and chooses every layer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SessionRecord:
     """FWPM_SESSION0 as enumerations show it: an open session. `txn_wait_timeout` in seconds."""
 
