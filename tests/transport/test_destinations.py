@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from wfpstream.transport._destinations import ORIGINAL, REDIRECTED, UPSTREAM, Case, Rule, check
 from wfpstream.transport._networks import is_in, parse_networks
+from wfpstream.transport._transparent import is_own_address
 
 OWN_ADDRESSES = ("192.0.2.1", "2001:db8::1", "fe80::1%3")
 HERE = "127.0.0.1"
@@ -158,6 +159,24 @@ def test_a_configured_upstream_may_be_loopback_for_anybody() -> None:
     assert refusal("127.0.0.1", rules=UPSTREAM) is None
     assert refusal("127.0.0.1", rules=REDIRECTED) is None
     assert refusal("224.0.0.1", rules=REDIRECTED) == "multicast_destination"
+
+
+@pytest.mark.parametrize(
+    ("upstream", "denied"),
+    [("0.0.0.0", "127.0.0.0/8"), ("::ffff:0.0.0.0", "127.0.0.1"), ("::", "::1"), ("0.0.0.0", "0.0.0.0")],
+)
+def test_the_unspecified_address_is_no_way_around_a_denied_loopback(upstream: str, denied: str) -> None:
+    """Whoever answers for the name of an upstream could say 0.0.0.0, and Linux would connect to 127.0.0.1."""
+    assert refusal(upstream, deny=(denied,), rules=UPSTREAM) == "forbidden_destination"
+    assert refusal(upstream, allow=("198.51.100.0/24",), rules=UPSTREAM) == "forbidden_destination"
+    assert refusal(upstream, allow=("127.0.0.1", "::1"), rules=UPSTREAM) is None
+
+
+@pytest.mark.parametrize(
+    "spelling", ["::1", "0:0:0:0:0:0:0:1", "0::1", "127.0.0.1", "::ffff:127.0.0.1", "::FFFF:7f00:1"]
+)
+def test_an_address_of_this_machine_is_one_however_it_is_written(spelling: str) -> None:
+    assert is_own_address(spelling)
 
 
 def test_the_words_name_the_destination() -> None:

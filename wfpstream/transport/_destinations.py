@@ -94,8 +94,12 @@ def _meets(listener: NumericAddress | None, address: NumericAddress, case: Case)
 def _is_forbidden(case: Case, address: NumericAddress) -> bool:
     if not (case.allow or case.deny):
         return False
-    host = str(address)
-    return is_in(host, case.deny) or bool(case.allow and not is_in(host, case.allow))
+    host = met = str(address)
+    if address.is_unspecified:
+        # A name may resolve to it, and Linux connects to the loopback then: that is what is allowed or not.
+        met = str(_LOOPBACK[address.version == 6])
+    is_denied = is_in(host, case.deny) or is_in(met, case.deny)
+    return is_denied or bool(case.allow and not is_in(met, case.allow))
 
 
 def unknown() -> Rejected:

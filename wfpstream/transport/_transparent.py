@@ -11,6 +11,7 @@ import os
 import socket
 from collections.abc import Callable
 
+from ._networks import parse_address
 from ._upstream import Address, Before, ConnectError
 
 __all__ = ["MISSING_CAPABILITY", "Departures", "is_own_address", "make_transparent"]
@@ -51,7 +52,8 @@ def is_own_address(host: str) -> bool:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
             scope = int(zone) if zone.isdigit() else 0
             probe.connect((host, 9, 0, scope) if family == socket.AF_INET6 else (host, 9))
-            return bool(probe.getsockname()[0] == host)
+            # In numbers: an IPv6 address can be written in many ways.
+            return parse_address(probe.getsockname()[0]) == parse_address(host)
     except OSError:
         return False
 
