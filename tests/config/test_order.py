@@ -37,15 +37,12 @@ class Rule:
 
 some_ports = st.lists(st.sampled_from([*PORTS, "80-81", "81-443"]), max_size=2).map(tuple)
 some_clients = st.lists(st.sampled_from([*CLIENTS, "10.0.0.0/24", "10.0.0.0/8"]), max_size=2).map(tuple)
+names, actions = st.sampled_from("abcd"), st.sampled_from(["permit", "block"])
+# Many of one weight that some flows meet together, and some of any kind.
+alike = st.lists(st.sampled_from([80, 81]), min_size=1, max_size=2).map(tuple)
 files = st.lists(
-    st.builds(
-        Rule,
-        st.sampled_from("abcd"),
-        st.sampled_from(["permit", "block"]),
-        some_ports,
-        some_clients,
-        st.sampled_from([None, None, 3]),
-    ),
+    st.builds(Rule, names, actions, alike, st.just(()), st.none())
+    | st.builds(Rule, names, actions, some_ports, some_clients, st.sampled_from([None, 3])),
     max_size=5,
 ).map(tuple)
 
