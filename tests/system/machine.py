@@ -132,6 +132,8 @@ def _script(root: Path) -> str:
         "mkdir dev/pts dev/shm; mount -t devpts -o newinstance,ptmxmode=0666 devpts dev/pts",
         "ln -s pts/ptmx dev/ptmx; ln -s /proc/self/fd dev/fd; mount -t tmpfs tmpfs dev/shm",
         _control_groups(),
+        # What holds for the kernel as a whole is not for the machine in here to change.
+        "mount --bind proc/sys proc/sys; mount -o remount,bind,ro proc/sys; mount -o remount,ro sys",
         # Not chroot: in one, nobody may make user namespaces.
         "mkdir -p mnt; pivot_root . mnt; cd /; umount -l /mnt",
         "exec env -i container=other PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/systemd --log-target=console",
