@@ -138,14 +138,15 @@ async def test_a_slow_header_holds_up_nobody_else() -> None:
 
 @bounded
 async def test_those_who_never_finish_their_header_count_as_flows() -> None:
-    """Slowloris: `limits.flows` bounds them, `timeouts.proxy_header` ends them."""
-    options = EngineOptions(limits=Limits(flows=2), timeouts=Timeouts(proxy_header=0.2))
+    """Slowloris: `limits.flows` bounds them, and `timeouts.proxy_header` ends them."""
+    options = EngineOptions(limits=Limits(flows=2), timeouts=Timeouts(proxy_header=0.0))
     async with live(Probe(), accept_proxy=TRUSTED, options=options, quiet=False) as run:
-        for _ in range(2):
-            await speak(run, b"P")
+        slow = [await speak(run, b"P") for _ in range(2)]
         await speak(run, build_proxy_header(1, CLIENT, MET) + b"patient")
         await wait_all_tasks_blocked()
         assert run.proxy.accepted == 2
+        for client in slow:
+            reset(client)
         assert await read_exactly(await run.accept(), 7) == b"patient"
         assert run.proxy.rejected == {"proxy_header": 2}
 
