@@ -1,4 +1,4 @@
-"""`python -m benchmarks [engine|loopback|replay]`: a text table per measurement; `--json FILE` keeps the figures."""
+"""`python -m benchmarks [engine|loopback|reload|replay]`: a text table per measurement; `--json FILE` keeps them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks import engine, loopback, replay
+from benchmarks import engine, loopback, reload, replay
 
-MEASUREMENTS = {"engine": engine.measure, "loopback": loopback.measure, "replay": replay.measure}
+MEASUREMENTS = {
+    "engine": engine.measure,
+    "loopback": loopback.measure,
+    "reload": reload.measure,
+    "replay": replay.measure,
+}
 
 
 def main() -> int:
