@@ -103,6 +103,50 @@ def test_a_file_that_cannot_be_used_changes_nothing(policy: Policy, broken: str,
         assert run.stop() == 0
 
 
+EXITS = """
+import sys
+from wfpstream.fwps import Callout
+
+if "{when}" == "import":
+    sys.exit(3)
+
+class Leaves(Callout):
+    layers = ("stream",)
+
+    def __init__(self):
+        if "{when}" == "making":
+            sys.exit(3)
+
+    def on_registered(self):
+        sys.exit(3)
+"""
+
+
+@pytest.mark.parametrize("when", ["import", "making", "registering"])
+def test_a_callout_cannot_end_the_run(policy: Policy, when: str) -> None:
+    with running("-c", policy.write(EDIT.format("sun"))) as run:
+        (policy.path.parent / "leaves.py").write_text(EXITS.format(when=when))
+        policy.write('[[rule]]\ncallout = "./leaves.py:Leaves"\n')
+        lines = hang_up(run)
+        assert "SystemExit: 3" in lines[0]
+        assert lines[-1] == "wfpstream: not reloaded: what was in force stays in force"
+        assert run.ask(b"rain") == b"sun"
+        assert run.stop() == 0
+
+
+def test_a_pipe_in_the_place_of_the_file_keeps_nobody_waiting(policy: Policy) -> None:
+    with running("-c", policy.write(EDIT.format("sun")), "--watch") as run:
+        policy.path.unlink()
+        os.mkfifo(policy.path)
+        run.wait_line("not reloaded")
+        assert "no regular file" in run.lines[-2]
+        assert run.ask(b"rain") == b"sun"
+        policy.write(EDIT.format("snow"))
+        run.wait_line("reloaded")
+        assert run.ask(b"rain") == b"snow"
+        assert run.stop() == 0
+
+
 def test_a_listener_moves_and_the_ready_file_follows(policy: Policy, tmp_path: Path) -> None:
     ready = tmp_path / "ready.json"
     with running("-c", policy.write(EDIT.format("sun")), "--ready-file", ready) as run:

@@ -106,6 +106,29 @@ def test_root_refuses_what_everyone_can_write(tmp_path: Path) -> None:
         load_config(path)
 
 
+def test_a_pipe_is_read_once_only(tmp_path: Path) -> None:
+    """A proxy that runs must not wait for the other end of one; `-c <(command)` is fine at the start."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(ConfigError, match="no regular file"):
+        load_config(pipe, again=True)
+    ours, theirs = os.pipe()
+    try:
+        os.write(theirs, b"[limits]\nflows = 7\n")
+        os.close(theirs)
+        assert load_config(f"/proc/self/fd/{ours}").config.limits.flows == 7
+    finally:
+        os.close(ours)
+
+
+def test_a_file_of_any_size_is_not_taken_in(tmp_path: Path) -> None:
+    path = tmp_path / "f.toml"
+    path.touch()
+    os.truncate(path, 1 << 40)
+    with pytest.raises(ConfigError, match="larger than 8 MiB"):
+        load_config(path)
+
+
 def test_relative_names_start_from_the_folder_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "f.toml").write_text("")
     assert load_config(tmp_path / "f.toml").folder == tmp_path

@@ -5,6 +5,7 @@ Owns the records only; `_run` and `_replay` fill them, `_proxy` and `_replaying`
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from wfpstream.config import CalloutText, LoadedConfig
+
+
+Stamp = tuple[int, int, int] | None
+
+
+def stamp_of(path: str | os.PathLike[str]) -> Stamp:
+    """What differs between two versions of a file; None while there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def _as_it_is(loaded: LoadedConfig) -> LoadedConfig:
@@ -25,6 +38,7 @@ class RunPlan:
     Args:
         loaded: the configuration, its listeners and sections completed by the command line.
         config_file: where it came from, to be read again; None if there is none.
+        read_at: the file's stamp from before it was read.
         complete: adds to a configuration what the command line says, as was done for `loaded`.
         callouts: those of `--callout`, in order.
         events: where event lines go: a file, `-` for stdout, or None.
@@ -39,6 +53,7 @@ class RunPlan:
 
     loaded: LoadedConfig
     config_file: Path | None = None
+    read_at: Stamp = None
     complete: Callable[[LoadedConfig], LoadedConfig] = field(default=_as_it_is)
     callouts: tuple[CalloutText, ...] = ()
     events: str | None = None

@@ -6,14 +6,12 @@ that a failure at any step leaves everything as it was.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
 
 import trio
 
 from wfpstream.cli._base import note
-from wfpstream.cli._plan import RunPlan
+from wfpstream.cli._plan import RunPlan, stamp_of
 from wfpstream.config import (
     Config,
     ConfigError,
@@ -30,8 +28,6 @@ from wfpstream.transport import Listener, ListenerSpec, Proxy
 # How often `--watch` looks, seconds. A file is read when it has not changed between two looks: editors and
 # deployment tools take their time between the first byte and the last.
 LOOK_EVERY = 0.25
-
-Stamp = tuple[int, int, int] | None
 
 
 def listener_specs(config: Config) -> list[ListenerSpec]:
@@ -114,7 +110,7 @@ class Reloader:
     def _read(self) -> LoadedConfig:
         if self._plan.config_file is None:
             raise ConfigError("there is no configuration file to read again (-c FILE)")
-        loaded = self._plan.complete(load_config(self._plan.config_file))
+        loaded = self._plan.complete(load_config(self._plan.config_file, again=True))
         if not loaded.config.proxy.listener:
             raise loaded.error([Problem(("proxy",), "no [[proxy.listener]] is left to listen on")])
         return loaded
@@ -142,20 +138,13 @@ class Reloader:
         path = self._plan.config_file
         if path is None:
             return
-        in_force = before = _stamp(path)
+        # Who changed it while we were starting is heard as well.
+        before = stamp_of(path)
+        in_force = self._plan.read_at or before
         while True:
             await trio.sleep(LOOK_EVERY)
-            now = _stamp(path)
+            now = stamp_of(path)
             if now is not None and now == before and now != in_force:
                 in_force = now
                 await reload(f"{path} has changed")
             before = now
-
-
-def _stamp(path: Path) -> Stamp:
-    """What differs between two versions of a file; None while there is none."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size, status.st_ino

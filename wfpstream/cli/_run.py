@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from wfpstream.cli._base import command
-from wfpstream.cli._plan import RunPlan
+from wfpstream.cli._plan import RunPlan, stamp_of
 
 if TYPE_CHECKING:
     from wfpstream.config import Listener, LoadedConfig
@@ -101,11 +101,13 @@ def run(
     if watch and config_file is None:
         raise click.UsageError("--watch needs a configuration file: -c FILE")
     complete = partial(_completed, listeners=[parse_mode(mode) for mode in modes], local=local, level=level)
+    read_at = stamp_of(config_file) if config_file is not None else None
     loaded = complete(load_config(config_file) if config_file is not None else LoadedConfig(Config()))
     names = [listener.name for listener in loaded.config.proxy.listener if listener.name]
     plan = RunPlan(
         loaded=loaded,
         config_file=Path(config_file) if config_file is not None else None,
+        read_at=read_at,
         complete=complete,
         callouts=tuple(parse_callout(text, names) for text in callout_texts),
         events=events,

@@ -50,17 +50,29 @@ class LoadedConfig:
         return ConfigError(sorted(placed, key=lambda problem: problem.line or 0), self.source)
 
 
-def load_config(path: str | os.PathLike[str]) -> LoadedConfig:
+# Some 100,000 rules. Decoding as much takes seconds already, in which a running proxy does nothing else.
+MAX_SIZE = 8 << 20
+
+
+def load_config(path: str | os.PathLike[str], *, again: bool = False) -> LoadedConfig:
     """Read and decode a configuration file.
+
+    Args:
+        path: the file; the first time it may also be a pipe.
+        again: something runs meanwhile, and must not wait for a pipe's other end.
 
     Raises:
         ConfigError: it cannot be read, is no TOML, or has keys or values of another form; every one is named.
     """
     source = os.fspath(path)
     try:
-        with open(source, "rb") as file:
+        with open(source, "rb", opener=_open_without_waiting if again else None) as file:
             _refuse_foreign_hands(file.fileno(), source)
-            data = file.read()
+            if again and not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ConfigError("cannot read it again: it is no regular file", source)
+            data = file.read(MAX_SIZE + 1)
+        if len(data) > MAX_SIZE:
+            raise ConfigError(f"it is larger than {MAX_SIZE >> 20} MiB", source)
         text = data.decode()
     except OSError as error:
         raise ConfigError(f"cannot read it: {error.strerror}", source) from error
@@ -97,6 +109,10 @@ def decode_config(raw: Mapping[str, object], place: LoadedConfig | None = None) 
     if problems:
         raise place.error(problems)
     return replace(place, config=msgspec.convert(raw, Config))
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _refuse_foreign_hands(fd: int, source: str) -> None:

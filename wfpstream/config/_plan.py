@@ -298,7 +298,7 @@ class _Planner:
                 made = create_callout(found, options)
             except (UnknownCalloutError, OptionError) as error:
                 raise Invalid([Problem(declared.path, str(error))]) from error
-            except Exception as error:  # whatever a class does when an object of it is made
+            except (Exception, SystemExit) as error:  # whatever a class does when an object of it is made
                 text = f"{use}: {type(error).__name__}: {error}".rstrip(": ")
                 raise Invalid([Problem(declared.path, text)]) from error
             name = live.name if live is not None else self._name_for(declared, use)

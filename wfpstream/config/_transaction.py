@@ -140,7 +140,7 @@ class Objects:
             made = self._engine.fwps.register(planned.object, planned.name, key_name)
         except ValueError as error:
             raise Invalid([Problem(planned.path, str(error))]) from error
-        except Exception as error:  # out of its `on_registered`
+        except (Exception, SystemExit) as error:  # out of its `on_registered`
             text = f"{planned.name}: {type(error).__name__}: {error}".rstrip(": ")
             raise Invalid([Problem(planned.path, text)]) from error
         keys = {}
