@@ -7,7 +7,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from itertools import combinations
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
@@ -22,7 +22,7 @@ from wfpstream.config import (
     parse_config,
 )
 from wfpstream.engine import FilterEngine
-from wfpstream.fwp import NtStatus
+from wfpstream.fwp import ActionType, NtStatus
 from wfpstream.fwpm import LAYERS, Filter
 from wfpstream.fwps import Callout, Filter2, LayerId
 from wfpstream.testing import FlowEnds, MemoryDriver
@@ -265,3 +265,25 @@ class Awkward(Callout):
 
 
 AWKWARD = f"{__name__}:Awkward"
+
+
+class Slow(Callout):
+    """Takes a second for every indication, by `clock`."""
+
+    clock: ClassVar[list[float]] = [0.0]
+
+    def classify_fn(
+        self,
+        in_fixed_values: Any,
+        in_meta_values: Any,
+        layer_data: Any,
+        classify_context: Any,
+        filter: Filter2,
+        flow_context: int,
+        classify_out: Any,
+    ) -> None:
+        self.clock[0] += 1.0
+        classify_out.action_type = int(ActionType.PERMIT)
+
+
+SLOW = f"{__name__}:Slow"

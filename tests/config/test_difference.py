@@ -9,7 +9,9 @@ from tests.config.deployed import (
     LISTENER,
     LONG,
     SECOND,
+    SLOW,
     SUNNY,
+    Slow,
     connected,
     deployed,
     filters,
@@ -22,7 +24,8 @@ from tests.config.deployed import (
     rules,
     world,
 )
-from wfpstream.config import ConfigError, parse_callout
+from wfpstream.config import ConfigError, deploy, parse_callout
+from wfpstream.engine import Endpoints
 from wfpstream.fwpm import DisplayData, SubLayer
 
 # --- weights and order
@@ -102,6 +105,20 @@ def test_limits_timeouts_and_policy_change_at_once() -> None:
     assert lines(deployment, LISTENER + "[limits]\nunsent = 65536\n[timeouts]\nidle = '5s'") == [
         "~ policy.on_block: fin -> rst"
     ]
+
+
+def test_the_watchdog_of_callbacks_can_be_switched_on_and_off() -> None:
+    """`timeouts.turn`: a callback that takes longer is named, from the reload on."""
+    Slow.clock[0] = 0.0
+    deployment = deploy(loaded(rules(rule(SLOW), extra="[timeouts]\nturn = 0")), clock=lambda: Slow.clock[0])
+    engine = deployment.engine
+    endpoints = Endpoints(client=("10.0.0.1", 40000), destination=("10.0.0.2", 80))
+    flow = engine.flow_established(engine.connection_requested(endpoints))
+    assert flow is not None
+    for turn, named in (("0s", 0), ("100ms", 1), ("0s", 1)):
+        reload(deployment, rules(rule(SLOW), extra=f"[timeouts]\nturn = '{turn}'"))
+        flow.received(0, memoryview(b"x"))
+        assert engine.counters.get("slow_callbacks", 0) == named
 
 
 def test_what_a_driver_has_set_in_the_options_is_left_alone() -> None:

@@ -143,6 +143,7 @@ class Deployment:
             live, new = getattr(self.engine.options, section), getattr(wanted, section)
             for key in table.__struct_fields__:
                 setattr(live, key, getattr(new, key))
+        self.engine.settings_changed()
         self.loaded = loaded
 
     # -- by hand

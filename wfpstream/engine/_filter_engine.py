@@ -162,6 +162,10 @@ class FilterEngine:
         self.options.verify.virtual_time = True
         self.fwps.waterfall.classifier.watch_clock(False)
 
+    def settings_changed(self) -> None:
+        """Limits, timeouts or policies of `options` were changed: what was derived from them is derived anew."""
+        self.fwps.waterfall.classifier.watch_clock(not self.options.verify.virtual_time)
+
     # -- driver: connections and turns -----------------------------------------------------------------
 
     def connection_requested(self, endpoints: Endpoints) -> Attempt:
