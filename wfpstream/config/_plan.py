@@ -1,7 +1,7 @@
 """What a configuration asks for, made of its tables: callout objects, sublayers, filters.
 
-Owns names and what refers to what. It makes the callout objects that are new and touches no engine, so that everything
-that is wrong is found before anything is changed. Tables added by hand are planned behind those of the file.
+Owns idents and what refers to what. It touches no engine, so that everything that is wrong is found before anything is
+changed. Tables added by hand are planned behind those of the file.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from uuid import UUID
 
 import msgspec
 
-from wfpstream.callouts import OptionError, UnknownCalloutError, code_digest, create_callout
 from wfpstream.config import _weights
 from wfpstream.config._callout_text import CalloutText, parse_callout
 from wfpstream.config._errors import ConfigError, KeyPath, Problem, did_you_mean
 from wfpstream.config._listening import check_listening
 from wfpstream.config._load import LoadedConfig
+from wfpstream.config._making import CalloutMaker
 from wfpstream.config._matching import (
     Invalid,
     Wanted,
@@ -34,7 +34,6 @@ from wfpstream.config._model import Callout as CalloutTable
 from wfpstream.config._model import Filter, Rule, SubLayer, When
 from wfpstream.config._planned import (
     Added,
-    CalloutSpec,
     Declared,
     Plan,
     PlannedCallout,
@@ -119,7 +118,7 @@ class _Planner:
         self.plan = plan
         self.problems: list[Problem] = []
         self._loaded = loaded
-        self._live = live
+        self._known_weights = live.sub_layers
         self._profile = loaded.config.engine.profile
         listeners = loaded.config.proxy.listener
         self._listeners = [one.name for one in listeners if one.name] if listeners else None
@@ -131,10 +130,9 @@ class _Planner:
                 self._sub_layers[declared.name] = key_of("sublayer", declared.ident)
             elif declared.kind == "callout":
                 self._named[declared.name] = plan.callouts[declared.id]
-        self._names = {callout.name for callout in (*plan.callouts.values(), *live.callouts.values())}
-        self._names |= {callout.name for callout in loaded.config.callout}
+        names = {callout.name for callout in (*plan.callouts.values(), *live.callouts.values())}
+        self._maker = CalloutMaker(live, names | {callout.name for callout in loaded.config.callout})
         self._occurrences: Counter[str] = Counter()
-        self._digests: dict[str, str] = {}
 
     def finished(self) -> Plan:
         """The plan, its weights found."""
@@ -285,35 +283,8 @@ class _Planner:
     def _make(
         self, declared: Declared, use: str, options: Mapping[str, object], folder: Path
     ) -> PlannedCallout:
-        """The callout object of a table: the one it has, if nothing about it has changed."""
-        found = _in_folder(use, folder)
-        if found not in self._digests:
-            self._digests[found] = code_digest(found)
-        spec = CalloutSpec(found, fingerprint(options), self._digests[found], use, dict(options))
-        live = self._live.callouts.get(declared.id)
-        if live is not None and live.spec == spec:
-            callout = live
-        else:
-            try:
-                made = create_callout(found, options)
-            except (UnknownCalloutError, OptionError) as error:
-                raise Invalid([Problem(declared.path, str(error))]) from error
-            except (Exception, SystemExit) as error:  # whatever a class does when an object of it is made
-                text = f"{use}: {type(error).__name__}: {error}".rstrip(": ")
-                raise Invalid([Problem(declared.path, text)]) from error
-            name = live.name if live is not None else self._name_for(declared, use)
-            self._names.add(name)
-            callout = PlannedCallout(declared.id, name, spec, made, declared.path)
-        self.plan.callouts[declared.id] = callout
-        return callout
-
-    def _name_for(self, declared: Declared, use: str) -> str:
-        """A `[[callout]]` has a name; another one is called what it is, in a way that no other is."""
-        if declared.kind == "callout":
-            return declared.name
-        wish = use.rpartition("/")[2]
-        numbered = (f"{wish}#{number}" for number in count(2))
-        return next(name for name in chain([wish], numbered) if name not in self._names)
+        made = self.plan.callouts[declared.id] = self._maker.make(declared, use, options, folder)
+        return made
 
     def _inline(
         self, declared: Declared, text: str, path: KeyPath, folder: Path
@@ -352,7 +323,7 @@ class _Planner:
         taken = {one.weight for one in sub_layers.values() if one.band is None}
         for band in (_weights.COMMAND_LINE, _weights.BY_HAND, _weights.RULES):
             order = [one.key for one in sub_layers.values() if one.band is band]
-            known = {key: one.weight for key, one in self._live.sub_layers.items() if one.band is band}
+            known = {key: one.weight for key, one in self._known_weights.items() if one.band is band}
             try:
                 found = _weights.place(order, known, taken, band)
             except NoRoom:
@@ -435,14 +406,6 @@ def _said(table: msgspec.Struct) -> dict[str, object]:
 def _shown_when(when: Mapping[str, object]) -> str:
     shown = {key: ", ".join(map(str, said)) if isinstance(said, list) else said for key, said in when.items()}
     return ", ".join(f"{key} = {said}" for key, said in shown.items())
-
-
-def _in_folder(use: str, folder: Path) -> str:
-    """A file's name, relative to the folder of the configuration."""
-    place, colon, member = use.rpartition(":")
-    if colon and ("/" in place or place.endswith(".py")):
-        return f"{folder / place}:{member}"
-    return use
 
 
 def _weight(one: Filter, path: KeyPath) -> FwpValue:
