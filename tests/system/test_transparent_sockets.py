@@ -391,6 +391,31 @@ async def test_a_reverse_listener_becomes_a_tproxy_one_without_closing(version: 
                 assert peer[0] == CLIENT[version]
 
 
+@bounded
+async def test_only_a_tproxy_listener_takes_foreign_addresses(net: Network) -> None:
+    """Neither a change that was abandoned nor a mode that is over leaves the socket as TPROXY needs it."""
+    with dual_stack() as bound:
+        port = bound.getsockname()[1]
+        reverse, tproxy = (
+            ListenerSpec(name="web", host="::", port=port, **fields)
+            for fields in ({"upstream_host": PROXY[4], "upstream_port": 9}, {"mode": "tproxy"})
+        )
+
+        def takes_foreign() -> bool:
+            return bool(watched.getsockopt(socket.IPPROTO_IPV6, 75))
+
+        with bound.dup() as watched:
+            async with live(bound=bound, upstream_host=PROXY[4], upstream_port=9) as at:
+                (await at.proxy.prepare([tproxy])).abandon()
+                assert not takes_foreign()
+                (await at.proxy.prepare([tproxy])).commit()
+                assert takes_foreign()
+                (await at.proxy.prepare([reverse])).abandon()
+                assert takes_foreign()
+                (await at.proxy.prepare([reverse])).commit()
+                assert not takes_foreign()
+
+
 @FAMILIES
 @bounded
 async def test_upstream_connections_carry_the_mark(version: int, net: Network) -> None:

@@ -19,10 +19,15 @@ from tests.transport.kit import (
     make_engine,
     read_all,
     read_exactly,
+    reset,
 )
 from tests.transport.test_proxy import Answers, Redirecting
 from wfpstream.transport import ListenerSpec, serve_proxy
+from wfpstream.transport._arrival import Arrival, find_requested
+from wfpstream.transport._destinations import Rejected
+from wfpstream.transport._listeners import Accepted
 from wfpstream.transport._transparent import is_own_address
+from wfpstream.wire import ProxyHeader
 
 
 class Conntrack:
@@ -199,6 +204,41 @@ async def test_of_the_addresses_of_a_name_only_allowed_ones_are_tried() -> None:
 )
 def test_which_addresses_are_ours(host: str, own: bool) -> None:
     assert is_own_address(host) is own
+
+
+@bounded
+async def test_a_client_may_have_the_port_that_was_ours() -> None:
+    """Our own connections are known by their addresses only as long as they live."""
+    conntrack = Conntrack()
+    async with live(Probe(), mode="redirect", original=conntrack) as run:
+        conntrack.destination = run.upstream.getsockname()[:2]
+        first = await run.client()
+        sock, ours = await run.upstream.accept()
+        with sock:
+            reset(first)
+            await run.deleted()
+            await run.proxy.wait_connections(0)
+        second = socket.socket()
+        second.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        second.bind(ours)
+        second.connect((run.proxy.listeners[0].host, run.proxy.listeners[0].port))
+        with second, (await run.accept()).socket as server:
+            second.send(b"x")
+            assert await server.recv(1) == b"x"
+
+
+def test_a_header_does_not_make_a_client_local() -> None:
+    """A trusted sender elsewhere names 127.0.0.1: loopback is for who is here himself, and for whom he speaks."""
+    spec = ListenerSpec(mode="redirect", accept_proxy=("203.0.113.0/24",))
+    with socket.socket() as sock:
+        accepted = Accepted(sock, ("203.0.113.9", 5), ("192.0.2.1", 15001))
+        arrival = Arrival("listener", spec, accepted, own_listeners=lambda: ())
+        arrival.believe(ProxyHeader(1, "proxy", ("127.0.0.1", 6), ("192.0.2.1", 22), b""))
+        assert find_requested(arrival, Conntrack("127.0.0.1", 22))
+        assert arrival.client == ("127.0.0.1", 6)
+        with pytest.raises(Rejected) as info:
+            arrival.check_original()
+        assert info.value.reason == "loopback_destination"
 
 
 # --- rights -----------------------------------------------------------------------------------------

@@ -68,7 +68,6 @@ class Proxy:
         self.rejected = self._reception.rejected
         self._connections: trio.Nursery
         self._accepting: trio.Nursery
-        self._accept_scopes: dict[Listener, trio.CancelScope] = {}
         self._is_rearranging = False
         self._rearrangement: Rearrangement | None = None
         self._stop = trio.Event()
@@ -150,9 +149,8 @@ class Proxy:
         if in_force:
             self.listeners = rearrangement.listeners
             for listener in rearrangement.opened:
-                self._start_accepting(listener)
+                self._accepting.start_soon(self._accept, listener)
             for listener in rearrangement.leaving:
-                self._accept_scopes.pop(listener).cancel()
                 waiting.extend((listener, accepted) for accepted in listener.drain())
         else:
             for listener in rearrangement.opened:
@@ -166,10 +164,6 @@ class Proxy:
             self._connections.start_soon(self._receive_waiting, waiting)
         self._changed.unpark_all()
 
-    def _start_accepting(self, listener: Listener) -> None:
-        scope = self._accept_scopes[listener] = trio.CancelScope()
-        self._accepting.start_soon(self._accept, listener, scope)
-
     # --- tasks ---
 
     async def _run(
@@ -179,7 +173,7 @@ class Proxy:
             try:
                 async with trio.open_nursery() as self._accepting:
                     for listener in self.listeners:
-                        self._start_accepting(listener)
+                        self._accepting.start_soon(self._accept, listener)
                     if ready is not None:
                         ready(self)
                     task_status.started(self)
@@ -198,12 +192,11 @@ class Proxy:
         for listener in self.listeners:
             listener.close()
 
-    async def _accept(self, listener: Listener, scope: trio.CancelScope) -> None:
-        with scope:
-            try:
-                await self._accept_for_ever(listener)
-            except trio.ClosedResourceError:
-                pass  # it left
+    async def _accept(self, listener: Listener) -> None:
+        try:
+            await self._accept_for_ever(listener)
+        except trio.ClosedResourceError:
+            pass  # it left
 
     async def _receive_waiting(self, waiting: deque[tuple[Listener, Accepted]]) -> None:
         """Those who waited in a listener that left, when there is room for them."""

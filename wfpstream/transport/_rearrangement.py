@@ -90,6 +90,7 @@ async def arrange(specs: Sequence[ListenerSpec], current: Sequence[Listener]) ->
         for index, spec in enumerate(specs):
             if index not in kept:
                 opened[index] = await _open_beside(spec, leaving)
+        # Nothing can fail behind this, and what it needs the first one has or none of them.
         for index, listener in kept.items():
             if specs[index].mode == "tproxy" and listener.mode != "tproxy":
                 with explained(specs[index]):
@@ -98,8 +99,6 @@ async def arrange(specs: Sequence[ListenerSpec], current: Sequence[Listener]) ->
     except BaseException:
         for listener in opened.values():
             listener.close()
-        for listener in changed:
-            listener.set_transparent(False)
         raise
     listeners = [kept.get(index) or opened[index] for index in range(len(specs))]
     return Rearrangement(specs, listeners, current, changed)
