@@ -121,6 +121,14 @@ def test_a_pipe_is_read_once_only(tmp_path: Path) -> None:
         os.close(ours)
 
 
+@pytest.mark.parametrize("depth", [32, 100, 480, 100_000])
+@pytest.mark.parametrize(("opening", "inner", "closing"), [("[", "", "]"), ("{ a = ", "1", " }")])
+def test_what_is_nested_too_deeply_is_refused(depth: int, opening: str, inner: str, closing: str) -> None:
+    nested = opening * depth + inner + closing * depth
+    text = f"[[callout]]\nname = 'x'\nuse = 'monitor'\noptions = {{ log = {nested} }}"
+    assert errors_of(text) == ["f.toml: lists and tables are nested deeper than 32 levels"]
+
+
 def test_a_file_of_any_size_is_not_taken_in(tmp_path: Path) -> None:
     path = tmp_path / "f.toml"
     path.touch()

@@ -52,6 +52,8 @@ class LoadedConfig:
 
 # Some 100,000 rules. Decoding as much takes seconds already, in which a running proxy does nothing else.
 MAX_SIZE = 8 << 20
+_DEEPEST = 32
+_TOO_DEEP = f"lists and tables are nested deeper than {_DEEPEST} levels"
 
 
 def load_config(path: str | os.PathLike[str], *, again: bool = False) -> LoadedConfig:
@@ -94,6 +96,8 @@ def parse_config(text: str, source: str = "") -> LoadedConfig:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise _syntax_error(str(error), text, source) from error
+    except RecursionError:
+        raise ConfigError(_TOO_DEEP, source) from None
     folder = Path(source).resolve().parent if source else Path.cwd()
     return decode_config(raw, LoadedConfig(Config(), source, folder, text))
 
@@ -105,10 +109,22 @@ def decode_config(raw: Mapping[str, object], place: LoadedConfig | None = None) 
         ConfigError: it has keys or values of another form; every one is named.
     """
     place = place or LoadedConfig(Config())
+    if _is_deep(raw):
+        raise ConfigError(_TOO_DEEP, place.source)
     problems = list(_check_table(Config, raw, ()))
     if problems:
         raise place.error(problems)
     return replace(place, config=msgspec.convert(raw, Config))
+
+
+def _is_deep(raw: object) -> bool:
+    """Whether it would be too much for whoever walks through it."""
+    level = [raw]
+    for _ in range(_DEEPEST):
+        tables = [one for one in level if isinstance(one, dict)]
+        lists = [one for one in level if isinstance(one, list)]
+        level = [item for one in tables for item in one.values()] + [item for one in lists for item in one]
+    return any(isinstance(one, dict | list) for one in level)
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
