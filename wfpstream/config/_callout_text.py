@@ -158,7 +158,7 @@ def _as_toml(raw: str) -> object:
     """The TOML value `raw` is, or None; dates are texts to us, and so are comments and line ends."""
     try:
         table = tomllib.loads(f"value = {raw}")
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return None
     value: object = table["value"]
     is_text = isinstance(value, str)

@@ -40,7 +40,11 @@ class CalloutMaker:
         found = _in_folder(use, folder)
         if found not in self._digests:
             self._digests[found] = code_digest(found)
-        spec = CalloutSpec(found, fingerprint(options), self._digests[found], use, dict(options))
+        try:
+            said = fingerprint(options)
+        except RecursionError:
+            raise Invalid([Problem(declared.path, f"{use}: an option is nested too deeply")]) from None
+        spec = CalloutSpec(found, said, self._digests[found], use, dict(options))
         live = self._live.callouts.get(declared.id)
         if live is not None and live.spec == spec:
             return live
