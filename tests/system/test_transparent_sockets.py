@@ -6,6 +6,7 @@ proxy's; sockets of the other two are made there and used from here.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -326,6 +327,37 @@ async def test_tproxy(version: int, keep: str, net: Network) -> None:
             assert event["remote"] == [ELSEWHERE[version], 80]
             assert event["client"][0] == CLIENT[version]
             await at.deleted(2)
+
+
+@pytest.mark.parametrize("keep", ["address", "port"])
+@FAMILIES
+@bounded
+async def test_one_client_and_more_servers_than_ports(version: int, keep: str, net: Network) -> None:
+    """A port is taken towards one server only: ours of the client's address, and the client's own."""
+    hosts = [SERVER[version] + digit for digit in "123"]
+    with net.server.entered():
+        for host in hosts:
+            run("ip", "addr", "add", f"{host}/{24 if version == 4 else 64}", "dev", "gate", "noprefixroute")
+        server = socket.create_server(("", 80) if version == 4 else ("::", 80), family=_family(version))
+    server.settimeout(10)
+    own_port = 0
+    with server, contextlib.ExitStack() as open_ones:
+        fields: dict[str, Any] = {"keep_client": True, "keep_port": keep == "port"}
+        async with live(bound=dual_stack(), mode="tproxy", **fields) as at:
+            tproxy_all(port_of(at))
+            _write("/proc/sys/net/ipv4/ip_local_port_range", "40000 40001")
+            for host in hosts:
+                with net.client.entered():
+                    client = open_ones.enter_context(socket.socket(_family(version)))
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                client.bind((CLIENT[version], own_port if keep == "port" else 0))
+                own_port = client.getsockname()[1]
+                client.settimeout(10)
+                await in_thread(client.connect, (host, 80))
+                sock, peer = await in_thread(server.accept)
+                open_ones.enter_context(sock)
+                assert peer[0] == CLIENT[version]
+                assert peer[1] in ([own_port] if keep == "port" else [40000, 40001])
 
 
 @FAMILIES
