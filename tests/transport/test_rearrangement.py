@@ -355,10 +355,23 @@ async def test_a_stop_is_stronger_than_a_rearrangement() -> None:
         rearrangement = await at.run.proxy.prepare(elsewhere(at.b))
         await at.run.proxy.stop()
         assert all(refuses(listener) for listener in rearrangement.listeners)
-        with pytest.raises(RuntimeError, match="is over"):
-            rearrangement.commit()
+        rearrangement.commit()
+        assert all(refuses(listener) for listener in rearrangement.listeners)
         with pytest.raises(RuntimeError, match="is stopping"):
             await at.run.proxy.prepare([to(at.b)])
+
+
+@bounded
+async def test_asked_to_stop_it_refuses_at_once() -> None:
+    """Also what is not in force yet; flows go on."""
+    async with two_upstreams() as at, await connect(at.first) as live_one:
+        assert await read_exactly(live_one, 1) == b"A"
+        rearrangement = await at.run.proxy.prepare(elsewhere(at.b))
+        at.run.proxy.request_stop(10.0)
+        assert refuses(at.first)
+        assert all(refuses(listener) for listener in rearrangement.listeners)
+        await live_one.send_all(b"still here")
+        assert await read_exactly(live_one, 10) == b"still here"
 
 
 @bounded

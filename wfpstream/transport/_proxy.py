@@ -101,6 +101,8 @@ class Proxy:
         self._deadline = min(self._deadline, trio.current_time() + allowed)
         self._patience.deadline = self._deadline
         self._stop.set()
+        # Now, not when a task gets to it: who was told that nothing more is accepted may try.
+        self._close_listeners()
 
     async def stop(self, grace: float | None = None) -> None:
         """As `request_stop`, and wait until every flow has ended."""
@@ -132,7 +134,7 @@ class Proxy:
             self._is_rearranging = False
             raise
         self._rearrangement = rearrangement
-        rearrangement.when_done(partial(self._rearranged, rearrangement))
+        rearrangement.when_done(partial(self._rearranged, rearrangement), self._stop.is_set)
         if self._stop.is_set():
             rearrangement.abandon()
             raise RuntimeError("the proxy is stopping: its listeners do not change any more")

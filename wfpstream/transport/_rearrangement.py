@@ -39,10 +39,12 @@ class Rearrangement:
         self._specs = tuple(specs)
         self._made_transparent = tuple(made_transparent)
         self._finish: Callable[[bool], None] | None = None
+        self._is_stopping: Callable[[], bool] = lambda: False
 
-    def when_done(self, finish: Callable[[bool], None]) -> None:
+    def when_done(self, finish: Callable[[bool], None], is_stopping: Callable[[], bool]) -> None:
         """`finish` is told whether this is in force from now on."""
         self._finish = finish
+        self._is_stopping = is_stopping
 
     def commit(self) -> None:
         """Put them in force for new connections, at once and without failing.
@@ -53,6 +55,9 @@ class Rearrangement:
         Raises:
             RuntimeError: it was committed or abandoned before.
         """
+        if self._is_stopping():
+            self.abandon()
+            return
         finish = self._take()
         if finish is None:
             raise RuntimeError("this rearrangement of the listeners is over")
