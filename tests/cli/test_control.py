@@ -256,6 +256,21 @@ def test_drain_lets_flows_end_and_exits(file: Path, path: Path) -> None:
     assert not path.exists()
 
 
+def test_a_stop_after_drain_is_the_first_one(file: Path, path: Path) -> None:
+    """As in a preStop hook of Kubernetes: flows get the time of --grace, and only a second SIGTERM cuts them off."""
+    with running("-c", file, "--grace", "600") as run, run.connect() as live:
+        assert echoed(live, b"one") == b"one"
+        ctl(path, "drain")
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            run.send_signal(number)
+            ctl(path, "flows")
+            assert echoed(live, b"two") == b"two"
+        run.send_signal(signal.SIGTERM)
+        assert run.wait() == 0
+        with pytest.raises(ConnectionResetError):
+            live.recv(1)
+
+
 def test_drain_with_grace_aborts_what_is_left(file: Path, path: Path) -> None:
     with running("-c", file) as run, run.connect() as client:
         assert echoed(client, b"x") == b"x"

@@ -171,6 +171,49 @@ def test_a_listener_moves_and_the_ready_file_follows(policy: Policy, tmp_path: P
         assert not ready.exists()
 
 
+def test_a_ready_file_that_cannot_be_written_again_ends_nothing(policy: Policy, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with running("-c", policy.write(), "--ready-file", folder / "ready.json") as run, run.connect() as live:
+        live.sendall(b"rain")
+        assert read_exactly(live, 4) == b"rain"
+        (folder / "ready.json").unlink()
+        folder.rmdir()
+        policy.write(EDIT.format("sun"))
+        hang_up(run)
+        assert "cannot write" in run.wait_line("error")
+        live.sendall(b"rain")
+        assert read_exactly(live, 3) == b"sun"
+        live.close()
+        assert run.stop() == 0
+
+
+# Stands for a name server that does not answer: the pipe of that name has no other end.
+SLOW = """
+import os, socket, sys
+real = socket.getaddrinfo
+
+def getaddrinfo(host, *rest, **more):
+    if host in ("slow.example", b"slow.example") and not rest[-1] & socket.AI_NUMERICHOST:
+        print("resolving", file=sys.stderr, flush=True)
+        open(os.environ["NEVER"]).read()
+    return real(host, *rest, **more)
+
+socket.getaddrinfo = getaddrinfo
+"""
+
+
+def test_who_ends_it_need_not_wait_for_a_reload(policy: Policy, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(SLOW)
+    os.mkfifo(tmp_path / "never")
+    slow = {**os.environ, "PYTHONPATH": str(tmp_path), "NEVER": str(tmp_path / "never")}
+    with running("-c", policy.write(), env=slow) as run:
+        policy.write(listen="slow.example:0")
+        run.send_signal(signal.SIGHUP)
+        run.wait_line("resolving")
+        assert run.stop() == 0
+
+
 def test_an_address_in_use_changes_nothing(policy: Policy, upstream: int) -> None:
     with running("-c", policy.write(EDIT.format("sun"))) as run:
         policy.write(EDIT.format("snow"), listen=f"127.0.0.1:{upstream}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shlex
@@ -13,8 +14,10 @@ import pytest
 from click.testing import CliRunner
 
 from tests.cli.support import ROOT
-from wfpstream.cli import main
-from wfpstream.intercept import Interception, script
+from wfpstream.cli import _interception, main
+from wfpstream.cli._interception import intercepting
+from wfpstream.config import Config
+from wfpstream.intercept import InterceptError, Interception, script
 
 
 @pytest.fixture(autouse=True)
@@ -121,6 +124,33 @@ def test_doctor_as_json_and_for_people() -> None:
     for finding in findings:
         assert f"{'ok    ' if finding['ok'] else 'not ok'}  {finding['what']}\n" in text
         assert finding["mend"] in text
+
+
+def test_who_looks_at_the_exit_code_hears_that_undoing_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise connections are led, for ever and unseen, to where nobody listens any more."""
+
+    def applied(*_: object, **__: object) -> None:
+        """Instead of changing this machine."""
+
+    def stuck(name: str) -> None:
+        raise InterceptError("cannot remove the table", f"{name} is stuck")
+
+    def read_only(name: str) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", name)
+
+    told: list[list[str]] = []
+    monkeypatch.setattr(_interception, "apply", applied)
+    for undo in (stuck, read_only):
+        monkeypatch.setattr(_interception, "undo", undo)
+        with intercepting(Config(), "redirect", "::", 15001, lambda error: told.append(error.lines)):
+            assert not told or undo is read_only
+    assert told == [
+        [
+            "interception is not undone: cannot remove the table",
+            "interception is not undone: wfpstream is stuck",
+        ],
+        ["interception is not undone: wfpstream: read-only file system"],
+    ]
 
 
 def test_help_loads_neither_trio_nor_the_room() -> None:

@@ -37,6 +37,7 @@ class Kernel:
         refused: words of rules that the kernel has no module for.
         chains: base chains of others, as `nft -j` has them.
         loopback: the flags of lo.
+        emptied: tables whose rules were removed.
         is_dead: after `Killed` whoever asked can ask nothing more, not even to clean up.
     """
 
@@ -49,6 +50,7 @@ class Kernel:
     fails_after: bool = False
     lacking: set[str] = field(default_factory=set)
     refused: set[str] = field(default_factory=set)
+    emptied: set[str] = field(default_factory=set)
     is_dead: bool = False
     chains: list[dict[str, object]] = field(default_factory=list)
     loopback: list[str] = field(default_factory=lambda: ["UP"])
@@ -139,6 +141,9 @@ class Kernel:
     def _nft_change(self, words: list[str], text: str) -> Outcome:
         if words[:3] == ["delete", "table", "inet"]:
             return Outcome(0) if self.tables.pop(words[3], None) else Outcome(1, "", "Error: No such file\n")
+        if text.startswith("flush table inet "):
+            self.emptied.add(text.split()[3])
+            return Outcome(0)
         found = re.match(r'create table inet (\S+) \{ comment "([^"]*)"; \}\n', text)
         assert words == ["-f", "-"]
         assert found is not None

@@ -18,10 +18,12 @@ from wfpstream.intercept import (
     InterceptError,
     Interception,
     RulePart,
+    SystemTools,
     TablePart,
     apply,
     doctor,
     plan_here,
+    stop_taking,
     undo,
 )
 
@@ -158,6 +160,40 @@ def test_an_undo_that_fails_keeps_the_record_and_removes_the_rest(tmp_path: Path
     assert len(records(tmp_path)) == 1
     undo(machine=here)
     assert kernel.state() == before
+
+
+def test_taking_no_more_leaves_what_undo_removes(tmp_path: Path) -> None:
+    kernel = foreign()
+    before = kernel.state()
+    here = machine(tmp_path, kernel)
+    stop_taking(REDIRECT.name, machine=here)
+    apply(REDIRECT, machine=here)
+    for _ in range(2):
+        stop_taking(REDIRECT.name, machine=here)
+        assert kernel.emptied == {REDIRECT.name}
+    undo(machine=here)
+    assert kernel.state() == before
+    kernel.emptied.clear()
+    stop_taking(REDIRECT.name, machine=here)
+    assert not kernel.emptied
+
+
+@pytest.mark.parametrize("name", ["docker", "wfpstream"])
+def test_a_table_of_somebody_else_is_not_emptied(tmp_path: Path, name: str) -> None:
+    kernel = foreign()
+    here = machine(tmp_path, kernel)
+    apply(REDIRECT, machine=here)
+    kernel.tables[name] = "somebody's"
+    stop_taking(name, machine=here)
+    assert not kernel.emptied
+
+
+def test_ctrl_c_does_not_reach_the_programs(tmp_path: Path) -> None:
+    """A terminal sends it to the whole group of processes, and undoing needs them to end properly."""
+    program = tmp_path / "nft"
+    program.write_text(f"#!{sys.executable}\nimport os\nprint(os.getpgrp())\n")
+    program.chmod(0o755)
+    assert SystemTools([str(tmp_path)]).run("nft", []).out != f"{os.getpgrp()}\n"
 
 
 def test_a_table_somebody_made_under_our_name_is_left_alone(tmp_path: Path) -> None:

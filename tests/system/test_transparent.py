@@ -13,7 +13,8 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,6 +81,26 @@ def web_server(host: Host, says: str) -> Iterator[None]:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         yield
+
+
+# Asks in two pieces: the second when its stdin has ended.
+SLOW_CLIENT = """
+import socket, sys
+
+with socket.create_connection((sys.argv[1], 80), timeout=20) as server:
+    server.sendall(b"GET / HTTP/1.1\\r\\n")
+    print("connected", flush=True)
+    sys.stdin.read()
+    server.sendall(b"Host: x\\r\\nConnection: close\\r\\n\\r\\n")
+    while data := server.recv(65536):
+        print(data.decode(), flush=True)
+"""
+
+
+def _until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + TIMEOUT
+    while not holds():
+        assert time.monotonic() < deadline
 
 
 @dataclass
@@ -418,6 +439,29 @@ def test_kill_9_of_the_proxy_and_undo(place: Place, mode: str) -> None:
     assert place.net.proxy.state() == before
     for server, client in ((SERVER4, CLIENT4), (SERVER6, CLIENT6)):
         assert curl(place.net.client, url(server)) == f"rainy, says the server to {client}"
+
+
+@pytest.mark.parametrize("mode", ["redirect", "tproxy"])
+def test_flows_end_in_peace_when_the_proxy_stops(place: Place, mode: str) -> None:
+    """New connections find their own way meanwhile; what is intercepted already goes on, and then nothing is left."""
+    before = place.net.proxy.state()
+    options = ("-c", config_of(place, mode), "--transparent", "--grace", "600")
+    talk = [sys.executable, "-c", SLOW_CLIENT, SERVER4]
+    with place.proxy(*options) as running:
+        with place.net.client.started(*talk, stdin=subprocess.PIPE) as talking:
+            assert talking.stdin is not None
+            assert talking.stdout is not None
+            assert talking.stdout.readline() == "connected\n"
+            _until(lambda: bool(running.events("flow_established")))
+            running.process.send_signal(signal.SIGTERM)
+            # One that is just being accepted is reset.
+            words = [require("curl"), "-sS", "--max-time", "5", url(SERVER4)]
+            _until(lambda: place.net.client.run(*words, check=False).stdout.startswith("rainy"))
+            talking.stdin.close()
+            assert "sunny" in talking.stdout.read()
+        running.process.wait(TIMEOUT)
+        assert running.process.returncode == 0
+    assert place.net.proxy.state() == before
 
 
 def test_a_proxy_that_comes_back_after_kill_9(place: Place) -> None:

@@ -7,8 +7,9 @@ What the rules look like is the intercept room's.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal
 
 from wfpstream.cli._base import JobError, note
@@ -19,6 +20,7 @@ from wfpstream.intercept import (
     Interception,
     apply,
     may_change_network,
+    stop_taking,
     undo,
 )
 from wfpstream.transport import ListenerSpec
@@ -45,8 +47,14 @@ def mark_for(specs: Iterable[ListenerSpec]) -> int:
 
 
 @contextmanager
-def intercepting(config: Config, mode: str, host: str, port: int) -> Iterator[None]:
+def intercepting(
+    config: Config, mode: str, host: str, port: int, failed: Callable[[JobError], object]
+) -> Iterator[Callable[[], None]]:
     """Lead connections to the listener of that mode and address, as `[transparent]` says, as long as the block lasts.
+
+    The block gets what ends that for new connections only: those it has need the rest until they have ended.
+
+    `failed` is told if it cannot be undone then: whoever looks at the exit code has to know.
 
     Raises:
         CannotIntercept: it cannot be; nothing of it is left.
@@ -62,12 +70,12 @@ def intercepting(config: Config, mode: str, host: str, port: int) -> Iterator[No
             **settings,
         )
         apply(plan, owner=os.getpid(), log=note)
-    except InterceptError as error:
-        raise CannotIntercept(error.lines) from error
+    except (InterceptError, OSError) as error:
+        raise CannotIntercept(_lines(error)) from error
     try:
-        yield
+        yield partial(_stop_taking, plan.name, failed)
     finally:
-        _undo(plan.name)
+        _undo(plan.name, failed)
 
 
 def _families(host: str) -> tuple[Literal["ipv4", "ipv6"], ...]:
@@ -77,9 +85,21 @@ def _families(host: str) -> tuple[Literal["ipv4", "ipv6"], ...]:
     return ("ipv6",) if ":" in host else ("ipv4",)
 
 
-def _undo(name: str) -> None:
+def _stop_taking(name: str, failed: Callable[[JobError], object]) -> None:
+    try:
+        stop_taking(name)
+    except (InterceptError, OSError) as error:
+        failed(CannotIntercept(f"connections are still taken: {line}" for line in _lines(error)))
+
+
+def _undo(name: str, failed: Callable[[JobError], object]) -> None:
     try:
         undo(name)
-    except InterceptError as error:
-        for line in error.lines:
-            note(f"error: interception is not undone: {line}")
+    except (InterceptError, OSError) as error:
+        failed(CannotIntercept(f"interception is not undone: {line}" for line in _lines(error)))
+
+
+def _lines(error: InterceptError | OSError) -> list[str]:
+    if isinstance(error, InterceptError):
+        return list(error.lines)
+    return [f"{error.filename or 'undo record'}: {(error.strerror or str(error)).lower()}"]

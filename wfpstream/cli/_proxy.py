@@ -11,7 +11,7 @@ import os
 import resource
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -60,6 +60,8 @@ class _Runner:
         self._reloader: Reloader
         self._ended = trio.Event()
         self._stopping = trio.Event()
+        self._only_drains = False
+        self._stop_taking: Callable[[], None] = _nothing
         self._process: trio.Process | None = None
         self._code = DONE
 
@@ -78,7 +80,7 @@ class _Runner:
                 proxy: Proxy | None = await nursery.start(self._serve)
                 if proxy is not None:
                     self.proxy = proxy
-                    nursery.start_soon(self._watch_signals, signals)
+                    nursery.start_soon(self._watch_signals, signals, nursery)
                     await self._operate(nursery, descriptors)
                 nursery.cancel_scope.cancel()
         return self._exit_code()
@@ -126,17 +128,19 @@ class _Runner:
     async def _operate(self, nursery: trio.Nursery, descriptors: int) -> None:
         """From listening to the last flow's end."""
         intercepted = self._intercepted_listener()
-        self._reloader = Reloader(self._plan, self.deployment, self.proxy, self._opened, intercepted)
+        self._reloader = Reloader(self._plan, self.deployment, self.proxy, self._reopened, intercepted)
         try:
             await self._open_control(nursery)
-            with self._interception(intercepted):
+            with self._led_to(intercepted) as self._stop_taking:
                 self._opened(self.proxy.listeners)
                 if self._plan.watch:
                     nursery.start_soon(self._reloader.watch, self._reloader.try_reload)
                 if self._code == DONE and self._plan.command and not self._stopping.is_set():
                     await self._run_command(descriptors)
-                # New connections find their own way before we stop taking them.
                 await self._stopping.wait()
+                self._stop_taking()
+                # What is intercepted needs that to its end.
+                await self._ended.wait()
         except JobError as error:
             self._fail(error)
             self.stop(0.0)
@@ -148,12 +152,14 @@ class _Runner:
         return next(one for one in self.proxy.listeners if one.mode in TRANSPARENT_MODES)
 
     @contextmanager
-    def _interception(self, listener: Listener | None) -> Iterator[None]:
+    def _led_to(self, listener: Listener | None) -> Iterator[Callable[[], None]]:
         if listener is None:
-            yield
+            yield _nothing
             return
-        with intercepting(self._plan.loaded.config, listener.mode, listener.host, listener.port):
-            yield
+        with intercepting(
+            self._plan.loaded.config, listener.mode, listener.host, listener.port, self._fail
+        ) as stop_taking:
+            yield stop_taking if listener.mode == "redirect" else _nothing
 
     async def _open_control(self, nursery: trio.Nursery) -> None:
         """Serve `wfpstream ctl`. Only a socket that was asked for must be had."""
@@ -172,9 +178,21 @@ class _Runner:
     # --- being ready ---
 
     def _opened(self, listeners: Sequence[Listener]) -> None:
-        """Say what listens, and write down all that does."""
-        for listener in listeners:
-            say(f"listening on {format_address(listener.host, listener.port)} ({_describe(listener)})")
+        """Write down all that listens, and say which of it is new. Raises JobError: it cannot be written."""
+        try:
+            self._write_ready_file()
+        finally:
+            for listener in listeners:
+                say(f"listening on {format_address(listener.host, listener.port)} ({_describe(listener)})")
+
+    def _reopened(self, listeners: Sequence[Listener]) -> None:
+        """As `_opened`, after a reload: what runs goes on even if that cannot be written down."""
+        try:
+            self._opened(listeners)
+        except JobError as error:
+            report(error)
+
+    def _write_ready_file(self) -> None:
         if self._plan.ready_file is None or self._stopping.is_set():
             return
         records = [_record(listener) for listener in self.proxy.listeners]
@@ -182,8 +200,7 @@ class _Runner:
         try:
             write_private_file(self._plan.ready_file, data)
         except OSError as error:
-            self._fail(_cannot_write(self._plan.ready_file, error))
-            self.stop(0.0)
+            raise _cannot_write(self._plan.ready_file, error) from error
 
     def _remove_ready_file(self) -> None:
         """One of an earlier run would say that we are ready before we are, ours that we still are."""
@@ -202,17 +219,21 @@ class _Runner:
 
     def drain(self, grace: float | None) -> None:
         """Accept nothing more, and exit when the flows have ended (`ctl drain`); None: however long that takes."""
+        self._only_drains = not self._stopping.is_set()
         self.stop(math.inf if grace is None else grace)
 
-    async def _watch_signals(self, signals: AsyncIterator[int]) -> None:
+    async def _watch_signals(self, signals: AsyncIterator[int], nursery: trio.Nursery) -> None:
         async for number in signals:
             if self._process is not None:
                 _child.forward(self._process, number)
             elif number == signal.SIGHUP:
-                await self._reloader.try_reload("SIGHUP")
+                # Beside us: it may take its time, and who wants an end meanwhile is heard.
+                nursery.start_soon(self._reloader.try_reload, "SIGHUP")
             elif number in (signal.SIGTERM, signal.SIGINT):
-                # Who asks again does not want to wait.
-                self.stop(0.0 if self._stopping.is_set() else None)
+                # Who asks again does not want to wait; who drained before has not asked yet.
+                is_asked_again = self._stopping.is_set() and not self._only_drains
+                self._only_drains = False
+                self.stop(0.0 if is_asked_again else None)
 
     # --- its end ---
 
@@ -228,11 +249,17 @@ class _Runner:
     def stop(self, grace: float | None = None) -> None:
         """Accept nothing more and let flows end for `grace` seconds; None: as `--grace` says."""
         self._stopping.set()
+        # New connections find their own way before we accept no more. (Past a closed tproxy listener they do anyway.)
+        self._stop_taking()
         self.proxy.request_stop(grace)
         try:
             self._remove_ready_file()
         except JobError as error:
             self._fail(error)
+
+
+def _nothing() -> None:
+    """For what is not intercepted."""
 
 
 def _describe(listener: Listener) -> str:

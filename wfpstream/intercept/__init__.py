@@ -5,7 +5,7 @@ Talks to the kernel's tools only. The proxy that the connections are led to is t
 
 from __future__ import annotations
 
-from wfpstream.intercept._apply import apply, plan_here, undo
+from wfpstream.intercept._apply import apply, plan_here, stop_taking, undo
 from wfpstream.intercept._doctor import doctor
 from wfpstream.intercept._errors import InterceptError, PlanError
 from wfpstream.intercept._finding import Finding
@@ -39,5 +39,6 @@ __all__ = [
     "parse_ports",
     "plan_here",
     "script",
+    "stop_taking",
     "undo",
 ]

@@ -36,6 +36,7 @@ from wfpstream.intercept._rules import (
     add_rule,
     delete_route,
     delete_rule,
+    emptied,
     script,
 )
 from wfpstream.intercept._tools import Outcome, Tools, check, missing
@@ -124,6 +125,29 @@ def apply(
             _take_back(records, record, attempted, tools, error)
             raise
         return record
+
+
+def stop_taking(name: str, *, machine: Machine | None = None) -> None:
+    """Take no new connections; those that were taken go on until `undo`.
+
+    A redirected connection lives by the translation of its addresses, which the kernel gives up together with the
+    last rule that wants connection tracking. So one stays, and nothing leads to it.
+
+    Args:
+        name: of the interception; nothing happens if there is none.
+        machine: where; None: here.
+
+    Raises:
+        InterceptError: it cannot be done; nothing has changed.
+    """
+    machine = machine or Machine()
+    tools = machine.tools
+    check_name(name)
+    with open_records(machine.state or default_folder(), create=False) as records:
+        if records is None or records.find(name) is None or not has_table(tools, name):
+            return
+        if is_our_table(tools, name):
+            check("nft", tools.run("nft", ["-f", "-"], emptied(name)), f"cannot empty the {TablePart(name)}")
 
 
 def undo(

@@ -121,6 +121,15 @@ def script(plan: Interception, numbers: Numbers | None = None, cgroup_folder: st
     )
 
 
+def emptied(name: str) -> str:
+    """What nft is told so that a redirecting table takes no new connections, and keeps those it has."""
+    kept = 'ct state established accept comment "what was redirected stays so"'
+    return (
+        "\n".join([f"flush table inet {name}", f"table inet {name} {{", *_plain_chain("kept", kept), "}"])
+        + "\n"
+    )
+
+
 # --- arguments of ip ------------------------------------------------------------------------------
 
 
@@ -162,6 +171,10 @@ def _table(plan: Interception, *blocks: list[str]) -> str:
         lines += [""] if number else []
         lines += [f"\t{line}" if line else "" for line in block]
     return "\n".join([*lines, "}"]) + "\n"
+
+
+def _plain_chain(name: str, rule: str) -> list[str]:
+    return [f"\tchain {name} {{", f"\t\t{rule}", "\t}"]
 
 
 def _chain(name: str, hook: str, rules: list[str]) -> list[str]:

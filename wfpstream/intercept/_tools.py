@@ -84,6 +84,8 @@ class SystemTools:
                 capture_output=True,
                 timeout=TIME_LIMIT,
                 check=False,
+                # Ctrl-C is for us alone: it must not end the program that takes everything back.
+                start_new_session=True,
                 cwd="/",
                 env=self._environment(),
             )
