@@ -290,5 +290,7 @@ def test_while_another_session_has_a_transaction_open_nothing_is_changed_by_hand
 @pytest.mark.parametrize("depth", [50, 200, 480, 100_000])
 def test_a_callout_with_an_option_of_many_brackets_is_refused(depth: int) -> None:
     deployment = deployed("")
-    with pytest.raises(ConfigError, match=r"monitor: (an option is nested too deeply|option log=.* expected)"):
+    with pytest.raises(
+        ConfigError, match=r"monitor: (an option is nested too deeply|option log=.* expected)"
+    ):
         deployment.add_rule(f"monitor,log={'[' * depth}{']' * depth}", {})
