@@ -21,6 +21,7 @@ from wfpstream.cli import main
 from wfpstream.cli._commands import make_commands
 from wfpstream.cli._tables import Size, table_lines, time_text
 from wfpstream.config import ConfigError, Problem
+from wfpstream.control import ControlError
 from wfpstream.testing import FlowEnds, MemoryDriver
 
 
@@ -70,6 +71,26 @@ def connect(operated: Operated, listener: str = "web") -> FlowEnds:
     ends = operated.driver.connect(listener=listener)
     assert ends is not None
     return ends
+
+
+STEERING = "\x1b[31mred\x9b2J\x07"
+
+
+@pytest.mark.parametrize("code", ["failed", "usage"])
+def test_who_answers_cannot_steer_the_terminal(tmp_path: Path, code: str) -> None:
+    """Root may ask a proxy of another user, and whatever that user has put in its place."""
+
+    def refuse(arguments: dict[str, Any]) -> Any:
+        raise ControlError(f"no: {STEERING}", code)
+
+    commands = {"flows": refuse, "drain": lambda _: {"connections": STEERING}}
+    path = tmp_path / "1.sock"
+    with serving(path, commands):
+        assert error_of("ctl", "flows", "--socket", path)[1].isprintable()
+        (line,) = told("drain", "--socket", path)
+        assert line == r"draining, \x1b[31mred\x9b2J\x07 connections"
+    missing = tmp_path / STEERING
+    assert error_of("ctl", "flows", "--socket", missing)[1].isprintable()
 
 
 # --- looking ----------------------------------------------------------------------------------------

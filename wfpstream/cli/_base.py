@@ -79,10 +79,19 @@ def report(error: click.ClickException) -> int:
     lines = error.lines if isinstance(error, InputError | JobError) else [error.format_message()]
     example = _example(error) if isinstance(error, click.UsageError) else ""
     for line in lines:
-        text = " ".join(line.split())
+        text = _harmless(" ".join(line.split()))
         hint = f"; example: {example}" if example and "example:" not in text else ""
         note(f"error: {text}{hint}")
     return error.code if isinstance(error, JobError) else error.exit_code
+
+
+def _harmless(text: str) -> str:
+    """What it says may come from a file, a socket or another user: it must not steer the terminal."""
+    if text.isprintable():
+        return text
+    from wfpstream.observe import safe_text
+
+    return safe_text(text)
 
 
 def _example(error: click.UsageError) -> str:

@@ -92,7 +92,10 @@ def _print(result: Any, as_json: bool, lines: Callable[[Any], Iterable[str]]) ->
     if as_json:
         print_json(result)
     else:
-        print_out("\n".join(lines(result)))
+        from wfpstream.observe import safe_text
+
+        # Who answers may be another user's process, if root asks.
+        print_out("\n".join(map(safe_text, lines(result))))
 
 
 @_sub("flows", "flows --json", "List the flows that live.")
@@ -134,7 +137,7 @@ def show_in_force(socket_path: str | None, as_json: bool) -> None:
     """Print what is in force in a running proxy."""
     from wfpstream.cli._describe import as_text
 
-    _print(ask_proxy(socket_path, "filters"), as_json, lambda found: [as_text(found)])
+    _print(ask_proxy(socket_path, "filters"), as_json, lambda found: as_text(found).splitlines())
 
 
 @_sub("reload", "reload", "Put the configuration file in force.")

@@ -183,7 +183,8 @@ class _Runner:
             self._write_ready_file()
         finally:
             for listener in listeners:
-                say(f"listening on {format_address(listener.host, listener.port)} ({_describe(listener)})")
+                where = format_address(listener.host, listener.port)
+                say(f"listening on {where} ({safe_text(_describe(listener))})")
 
     def _reopened(self, listeners: Sequence[Listener]) -> None:
         """As `_opened`, after a reload: what runs goes on even if that cannot be written down."""
