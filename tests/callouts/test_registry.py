@@ -168,6 +168,14 @@ def test_only_a_file_has_a_digest(name: str) -> None:
     assert code_digest(name) == ""
 
 
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.py"
+    os.mkfifo(pipe)
+    assert code_digest(f"{pipe}:Mine") == ""
+    with pytest.raises(UnknownCalloutError, match="no regular file"):
+        find_callout(f"{pipe}:Mine")
+
+
 def test_a_file_that_is_no_callout_is_refused(file: Path) -> None:
     with pytest.raises(UnknownCalloutError, match="is no callout class"):
         find_callout(f"{file}:Other")

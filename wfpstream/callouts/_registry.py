@@ -116,7 +116,8 @@ def code_digest(name: str) -> str:
     if not colon or not (place.endswith(".py") or "/" in place):
         return ""
     try:
-        return hashlib.sha256(Path(place).expanduser().read_bytes()).hexdigest()
+        file = Path(place).expanduser()
+        return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
     except OSError:
         return ""
 
@@ -210,6 +211,9 @@ def _load_file(name: str) -> object:
     file = Path(file_name).expanduser()
     try:
         file = file.resolve(strict=True)
+        if not file.is_file():
+            # Of a pipe whoever reads waits for the other end, and a proxy that runs with him.
+            raise UnknownCalloutError(f"cannot load {name!r}: it is no regular file")
         _refuse_foreign_code(file)
         return _member(_execute(file), path, name)
     except UnknownCalloutError:
