@@ -304,6 +304,24 @@ def apply_and_die(folder: Path, kernel: Kernel, plan: Interception) -> None:
         process.kill()
 
 
+@pytest.mark.parametrize("successor", ["by hand", "another proxy"])
+def test_a_proxy_leaves_alone_what_others_made_under_its_name(tmp_path: Path, successor: str) -> None:
+    """Somebody has undone it while it ran, and applied the same again: that is theirs."""
+    kernel = foreign()
+    here = machine(tmp_path, kernel)
+    apply(REDIRECT, owner=os.getpid(), machine=here)
+    undo(REDIRECT.name, machine=here)
+    theirs = apply(REDIRECT, owner=os.getppid() if successor == "another proxy" else None, machine=here)
+    applied = kernel.state()
+    stop_taking(REDIRECT.name, owner=os.getpid(), machine=here)
+    (line,) = undo(REDIRECT.name, owner=os.getpid(), machine=here)
+    assert "left alone" in line
+    assert kernel.state() == applied
+    assert not kernel.emptied
+    undo(theirs.name, owner=theirs.owner.pid if theirs.owner else None, machine=here)
+    assert kernel.state() == foreign().state()
+
+
 def test_what_a_dead_proxy_left_is_undone_without_a_name(tmp_path: Path) -> None:
     kernel = foreign()
     before = kernel.state()

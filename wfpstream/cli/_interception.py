@@ -69,13 +69,15 @@ def intercepting(
             families=_families(host),
             **settings,
         )
-        apply(plan, owner=os.getpid(), log=note)
+        made = apply(plan, owner=os.getpid(), log=note)
     except (InterceptError, OSError) as error:
         raise CannotIntercept(_lines(error)) from error
+    # Without /proc it is nobody's, and has to go all the same.
+    owner = os.getpid() if made.owner is not None else None
     try:
-        yield partial(_stop_taking, plan.name, failed)
+        yield partial(_stop_taking, plan.name, owner, failed)
     finally:
-        _undo(plan.name, failed)
+        _undo(plan.name, owner, failed)
 
 
 def _families(host: str) -> tuple[Literal["ipv4", "ipv6"], ...]:
@@ -85,16 +87,16 @@ def _families(host: str) -> tuple[Literal["ipv4", "ipv6"], ...]:
     return ("ipv6",) if ":" in host else ("ipv4",)
 
 
-def _stop_taking(name: str, failed: Callable[[JobError], object]) -> None:
+def _stop_taking(name: str, owner: int | None, failed: Callable[[JobError], object]) -> None:
     try:
-        stop_taking(name)
+        stop_taking(name, owner=owner)
     except (InterceptError, OSError) as error:
         failed(CannotIntercept(f"connections are still taken: {line}" for line in _lines(error)))
 
 
-def _undo(name: str, failed: Callable[[JobError], object]) -> None:
+def _undo(name: str, owner: int | None, failed: Callable[[JobError], object]) -> None:
     try:
-        undo(name)
+        undo(name, owner=owner)
     except (InterceptError, OSError) as error:
         failed(CannotIntercept(f"interception is not undone: {line}" for line in _lines(error)))
 

@@ -127,7 +127,7 @@ def apply(
         return record
 
 
-def stop_taking(name: str, *, machine: Machine | None = None) -> None:
+def stop_taking(name: str, *, owner: int | None = None, machine: Machine | None = None) -> None:
     """Take no new connections; those that were taken go on until `undo`.
 
     A redirected connection lives by the translation of its addresses, which the kernel gives up together with the
@@ -135,6 +135,7 @@ def stop_taking(name: str, *, machine: Machine | None = None) -> None:
 
     Args:
         name: of the interception; nothing happens if there is none.
+        owner: as for `undo`.
         machine: where; None: here.
 
     Raises:
@@ -144,7 +145,8 @@ def stop_taking(name: str, *, machine: Machine | None = None) -> None:
     tools = machine.tools
     check_name(name)
     with open_records(machine.state or default_folder(), create=False) as records:
-        if records is None or records.find(name) is None or not has_table(tools, name):
+        record = records.find(name) if records is not None else None
+        if record is None or not _may_touch(record, owner) or not has_table(tools, name):
             return
         if is_our_table(tools, name):
             check("nft", tools.run("nft", ["-f", "-"], emptied(name)), f"cannot empty the {TablePart(name)}")
@@ -153,12 +155,15 @@ def stop_taking(name: str, *, machine: Machine | None = None) -> None:
 def undo(
     name: str | None = None,
     *,
+    owner: int | None = None,
     machine: Machine | None = None,
 ) -> list[str]:
     """Take back what was applied: exactly what the records tell, and nothing else.
 
     Args:
         name: of one interception, whoever it belongs to. None: all but those of proxies that are running.
+        owner: with a name: the pid of the proxy it must belong to. What others have made under that name since, is
+            left alone.
         machine: where; None: here.
 
     Returns:
@@ -174,7 +179,7 @@ def undo(
     with open_records(machine.state or default_folder(), create=False) as records:
         if records is None:
             return [_nothing(name)]
-        chosen, lines, faults = _chosen(records, name)
+        chosen, lines, faults = _chosen(records, name, owner)
         if chosen:
             _check_rights(machine)
         for record in chosen:
@@ -190,10 +195,18 @@ def undo(
     return lines or [_nothing(name)]
 
 
-def _chosen(records: Records, name: str | None) -> tuple[list[Record], list[str], list[str]]:
+def _may_touch(record: Record, owner: int | None) -> bool:
+    return owner is None or (record.is_live and record.owner is not None and record.owner.pid == owner)
+
+
+def _chosen(
+    records: Records, name: str | None, owner: int | None
+) -> tuple[list[Record], list[str], list[str]]:
     """The records to undo, lines about those that are left, and faults."""
     if name is not None:
         record = records.find(name)
+        if record is not None and not _may_touch(record, owner):
+            return [], [f"{name}: left alone, {record.describe()}"], []
         return ([record] if record is not None else []), [], []
     found, faults = records.all_here()
     lines = [
