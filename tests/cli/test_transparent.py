@@ -136,10 +136,10 @@ def test_who_looks_at_the_exit_code_hears_that_undoing_failed(monkeypatch: pytes
         """Instead of changing this machine."""
         return Record(1, plan.name, 0, "", 0, plan, (), (), Owner(owner, 0))
 
-    def stuck(name: str, owner: int) -> None:
+    def stuck(name: str, owner: int, made: Record) -> None:
         raise InterceptError("cannot remove the table", f"{name} is stuck")
 
-    def read_only(name: str, owner: int) -> None:
+    def read_only(name: str, owner: int, made: Record) -> None:
         raise OSError(errno.EROFS, "Read-only file system", name)
 
     told: list[list[str]] = []

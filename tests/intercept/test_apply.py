@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -320,6 +321,20 @@ def test_a_proxy_leaves_alone_what_others_made_under_its_name(tmp_path: Path, su
     assert not kernel.emptied
     undo(theirs.name, owner=theirs.owner.pid if theirs.owner else None, machine=here)
     assert kernel.state() == foreign().state()
+
+
+@pytest.mark.parametrize("plan", [REDIRECT, TPROXY])
+def test_a_proxy_takes_its_own_back_when_the_records_were_swept_away(
+    tmp_path: Path, plan: Interception
+) -> None:
+    """As systemd does with a run-time folder that two services share, when the other one ends."""
+    kernel = foreign()
+    here = machine(tmp_path, kernel)
+    made = apply(plan, owner=os.getpid(), machine=here)
+    shutil.rmtree(tmp_path / "state")
+    assert all("removed" in line for line in undo(plan.name, owner=os.getpid(), made=made, machine=here))
+    assert kernel.state() == foreign().state()
+    assert all("gone already" in line for line in undo(plan.name, made=made, machine=here))
 
 
 def test_what_a_dead_proxy_left_is_undone_without_a_name(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from wfpstream.intercept import (
     DEFAULT_MARK,
     InterceptError,
     Interception,
+    Record,
     apply,
     may_change_network,
     stop_taking,
@@ -77,7 +78,7 @@ def intercepting(
     try:
         yield partial(_stop_taking, plan.name, owner, failed)
     finally:
-        _undo(plan.name, owner, failed)
+        _undo(made, owner, failed)
 
 
 def _families(host: str) -> tuple[Literal["ipv4", "ipv6"], ...]:
@@ -94,9 +95,9 @@ def _stop_taking(name: str, owner: int | None, failed: Callable[[JobError], obje
         failed(CannotIntercept(f"connections are still taken: {line}" for line in _lines(error)))
 
 
-def _undo(name: str, owner: int | None, failed: Callable[[JobError], object]) -> None:
+def _undo(made: Record, owner: int | None, failed: Callable[[JobError], object]) -> None:
     try:
-        undo(name, owner=owner)
+        undo(made.name, owner=owner, made=made)
     except (InterceptError, OSError) as error:
         failed(CannotIntercept(f"interception is not undone: {line}" for line in _lines(error)))
 

@@ -138,13 +138,18 @@ class _Runner:
                 if self._code == DONE and self._plan.command and not self._stopping.is_set():
                     await self._run_command(descriptors)
                 await self._stopping.wait()
-                self._stop_taking()
+                self._take_no_more()
                 # What is intercepted needs that to its end.
                 await self._ended.wait()
         except JobError as error:
             self._fail(error)
             self.stop(0.0)
         await self._ended.wait()
+
+    def _take_no_more(self) -> None:
+        """Once: who asks again need not hear of a failure again."""
+        stop_taking, self._stop_taking = self._stop_taking, _nothing
+        stop_taking()
 
     def _intercepted_listener(self) -> Listener | None:
         if not self._plan.transparent:
@@ -251,7 +256,7 @@ class _Runner:
         """Accept nothing more and let flows end for `grace` seconds; None: as `--grace` says."""
         self._stopping.set()
         # New connections find their own way before we accept no more. (Past a closed tproxy listener they do anyway.)
-        self._stop_taking()
+        self._take_no_more()
         self.proxy.request_stop(grace)
         try:
             self._remove_ready_file()

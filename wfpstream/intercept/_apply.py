@@ -156,6 +156,7 @@ def undo(
     name: str | None = None,
     *,
     owner: int | None = None,
+    made: Record | None = None,
     machine: Machine | None = None,
 ) -> list[str]:
     """Take back what was applied: exactly what the records tell, and nothing else.
@@ -164,6 +165,7 @@ def undo(
         name: of one interception, whoever it belongs to. None: all but those of proxies that are running.
         owner: with a name: the pid of the proxy it must belong to. What others have made under that name since, is
             left alone.
+        made: what `apply` returned, for the day that somebody has swept the folder of records away.
         machine: where; None: here.
 
     Returns:
@@ -177,9 +179,9 @@ def undo(
     if name is not None:
         check_name(name)
     with open_records(machine.state or default_folder(), create=False) as records:
-        if records is None:
-            return [_nothing(name)]
-        chosen, lines, faults = _chosen(records, name, owner)
+        chosen, lines, faults = _chosen(records, name, owner) if records is not None else ([], [], [])
+        if made is not None and not (chosen or lines):
+            chosen = [made]
         if chosen:
             _check_rights(machine)
         for record in chosen:
@@ -189,7 +191,8 @@ def undo(
                 lines += error.done
                 faults += error.lines
             else:
-                records.remove(record)
+                if records is not None:
+                    records.remove(record)
     if faults:
         raise InterceptError(*faults, done=lines)
     return lines or [_nothing(name)]
