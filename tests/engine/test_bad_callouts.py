@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
 
 from wfpstream.engine import Endpoints, EngineOptions, FilterEngine, Flow
 from wfpstream.fwp import ActionType
-from wfpstream.fwps import Callout
+from wfpstream.fwps import Callout, OutOfBandCallout, Worker
 from wfpstream.testing import MemoryDriver
 
 
@@ -84,4 +85,70 @@ def test_rubbish_meets_the_policy_and_no_other_flow(member: str, value: object, 
         assert bytes(victim.remote.data) == (b"" if policy == "drop" else b"abc")
         assert victim.remote.reset is (policy == "drop")
         assert (bytes(other.remote.data), other.remote.reset) == (b"def", False)
+        assert driver.violations == ["V-40"]
+
+
+class Leaving(Callout):
+    """Ends the process it is a guest in, or tries to."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+
+    def classify_fn(self, *call: Any) -> None:
+        call[-1].action_type = ActionType.PERMIT
+        self.leave("classify")
+        fwps, meta = self.fwps, call[1]
+        layer_id = call[0].layer_id
+        fwps.flow_associate_context(meta.flow_handle, layer_id, self.callout_id(layer_id), 7)
+        if self.where == "timer":
+            self.after(1.0, self.leave, "timer")
+
+    def flow_delete_fn(self, layer_id: int, callout_id: int, flow_context: int) -> None:
+        self.leave("flow_delete")
+
+    def notify_fn(self, notify_type: int, filter_key: object, filter: object) -> int:
+        if notify_type == 1:
+            self.leave("notify")
+        return 0
+
+    def leave(self, where: str) -> None:
+        if where == self.where:
+            sys.exit(4)
+
+
+@pytest.mark.parametrize("where", ["classify", "flow_delete", "notify", "timer"])
+def test_sys_exit_in_a_callout_is_a_fault_like_any_other(where: str) -> None:
+    """ACT-14, V-40: a guest does not end the process, nor a flow that is not its own."""
+    options = EngineOptions()
+    options.policy.on_callout_error = "permit"
+    with MemoryDriver(options) as driver:
+        added = driver.add(Leaving(where))
+        flow = driver.connect()
+        assert flow is not None
+        flow.send(b"abc")
+        driver.advance(2.0)
+        added.retire()
+        driver.settle()
+        flow.send(b"def")
+        assert bytes(flow.remote.data) == b"abcdef"
+        assert set(driver.violations) == {"V-40"}
+
+
+def test_sys_exit_in_a_worker_is_a_fault_like_any_other() -> None:
+    class Quitting(Worker):
+        async def run(self) -> None:
+            await self.next()
+            sys.exit(4)
+
+    class Quits(OutOfBandCallout):
+        worker_class = Quitting
+
+    options = EngineOptions()
+    options.policy.on_callout_error = "permit"
+    with MemoryDriver(options) as driver:
+        driver.add(Quits())
+        flow = driver.connect()
+        assert flow is not None
+        flow.send(b"abc")
+        assert bytes(flow.remote.data) == b"abc"
         assert driver.violations == ["V-40"]

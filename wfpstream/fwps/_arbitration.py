@@ -14,6 +14,7 @@ from . import _stream_state as rules
 from ._constants import RIGHT_ACTION_WRITE, FilterRunFlags
 from ._core import Frame
 from ._records import ClassifyOut, IncomingMetadataValues, IncomingValues
+from ._violations import CALLOUT_FAULTS
 
 if TYPE_CHECKING:
     from ._callout import CalloutEntry, CalloutTable
@@ -220,7 +221,7 @@ class Arbitration:
                 entry.classify_fn(
                     values, self.make_meta(), self.layer_data(), self.classify_context, filter, context, out
                 )
-        except Exception as error:
+        except CALLOUT_FAULTS as error:
             core.violation(
                 "V-40", f"{type(error).__name__} out of classifyFn: {error}", flow=self.flow, error=error
             )

@@ -22,6 +22,7 @@ from ._records import (
 )
 from ._stream_data import IndicatedData, Segment, StreamData
 from ._stream_state import ABORT, DATA, FIN, URGENT
+from ._violations import CALLOUT_FAULTS
 
 if TYPE_CHECKING:
     from ._core import Core
@@ -202,7 +203,7 @@ class Classifier:
                 and type(out.action_type) is type(packet.count_bytes_enforced) is int
             ) and not _is_sound(out, packet):
                 raise TypeError("classifyFn left a value that is not an integer in its answer")
-        except Exception as error:
+        except CALLOUT_FAULTS as error:
             core.violation(
                 "V-40", f"{type(error).__name__} out of classifyFn: {error}", frame.lane, error=error
             )
@@ -383,7 +384,7 @@ class Classifier:
                 context = (STREAM_CONTEXT,) if entry.version else ()
                 assert entry.classify_fn is not None
                 entry.classify_fn(values, meta, packet, *context, filter, 0, out)
-            except Exception as error:
+            except CALLOUT_FAULTS as error:
                 core.violation(
                     "V-40", f"{type(error).__name__} at the discard layer: {error}", flow=flow, error=error
                 )

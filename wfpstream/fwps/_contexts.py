@@ -12,6 +12,7 @@ from wfpstream.fwp import NtStatus
 from ._constants import LAYERS_BY_NAME
 from ._core import Frame
 from ._flow import ENDED
+from ._violations import CALLOUT_FAULTS
 
 if TYPE_CHECKING:
     from ._callout import CalloutEntry, CalloutTable
@@ -121,7 +122,7 @@ class Contexts:
         began = core.clock()
         try:
             entry.flow_delete_fn(layer_id, callout_id, context)
-        except Exception as error:
+        except CALLOUT_FAULTS as error:
             core.violation(
                 "V-40", f"{type(error).__name__} out of flowDeleteFn: {error}", flow=flow, error=error
             )

@@ -285,7 +285,7 @@ class Core:
         flow: Flow | None = None,
         severity: str | None = None,
         entry: CalloutEntry | None = None,
-        error: Exception | None = None,
+        error: BaseException | None = None,
     ) -> None:
         """Report a broken contract (section 20). Never raises; what happens to the bytes is the caller's.
 

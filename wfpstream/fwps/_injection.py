@@ -18,6 +18,7 @@ from ._flow import ESTABLISHING, LIVE
 from ._net_buffer import NetBufferList, chain_of
 from ._ownership import BufferRecord, Ownership
 from ._run import EMPTY_VIEW, InjectedBuffer, Provenance, Run
+from ._violations import CALLOUT_FAULTS
 
 if TYPE_CHECKING:
     from ._callout import CalloutTable, CompletionFn
@@ -489,7 +490,7 @@ class Injector:
         began = core.clock()
         try:
             buffer.completion_fn(buffer.completion_context, nbl, core.options.dispatch_mode)
-        except Exception as error:
+        except CALLOUT_FAULTS as error:
             core.violation("V-40", f"{type(error).__name__} out of completionFn: {error}", lane, error=error)
         finally:
             core.frame = outer

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import _stream_state as rules
 from ._stream_state import DEFERRED, IDLE
+from ._violations import CALLOUT_FAULTS
 
 if TYPE_CHECKING:
     from ._callout import CalloutTable, ComfortableCallout
@@ -85,7 +86,7 @@ class Retiring:
             other.asked_to_drain = True
         try:
             owner.drain()
-        except Exception as error:
+        except CALLOUT_FAULTS as error:
             text = f"{type(error).__name__} out of drain: {error}"
             entry = self._callouts.find(going[0].filter.callout_key)
             self._core.violation("V-40", text, entry=entry, error=error)

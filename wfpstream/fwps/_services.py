@@ -38,6 +38,7 @@ from ._ownership import ALLOCATED, CLONE, Ownership
 from ._pipeline import Pipeline
 from ._retiring import Retiring
 from ._stream_data import StreamData
+from ._violations import CALLOUT_FAULTS
 from ._waterfall import Waterfall
 from ._worker import WorkerHost
 
@@ -110,7 +111,7 @@ class RunTime(ConnectionServices):
     def _timer_call(self, fn: Callable[..., None], args: tuple[Any, ...]) -> None:
         try:
             fn(*args)
-        except Exception as error:
+        except CALLOUT_FAULTS as error:
             self.core.violation("V-40", f"{type(error).__name__} out of a timer: {error}", error=error)
 
     def direction_name(self, flow_handle: int, inbound: bool) -> str:
@@ -315,7 +316,7 @@ class RunTime(ConnectionServices):
         outer, core.frame = core.frame, Frame("notify", None, None, entry.callout_id)
         try:
             return int(entry.notify_fn(notify_type, filter_key, filter))
-        except Exception as error:
+        except CALLOUT_FAULTS as error:
             core.violation("V-40", f"{type(error).__name__} out of notifyFn: {error}", error=error)
             return NtStatus.STATUS_UNSUCCESSFUL
         finally:

@@ -8,6 +8,10 @@ from __future__ import annotations
 import sys
 from types import CodeType, FrameType
 
+# What comes out of a callout's code and is its fault (ACT-14). It may not end the process it is a guest in, so
+# `sys.exit` is one of these; an interrupt from the keyboard is not.
+CALLOUT_FAULTS = (Exception, SystemExit)
+
 # E = contract broken, W = warning, L = lint.
 SEVERITY: dict[str, str] = {
     **dict.fromkeys(
@@ -114,7 +118,7 @@ def where_in_callout(code: CodeType | None) -> str | None:
     return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else None
 
 
-def where_raised(error: Exception) -> str | None:
+def where_raised(error: BaseException) -> str | None:
     """file:line of the innermost frame outside this package that an exception came through."""
     found = None
     traceback = error.__traceback__

@@ -18,6 +18,7 @@ from ._constants import StreamFlags
 from ._flow import LIVE
 from ._net_buffer import NetBufferList, chain_of
 from ._ownership import CALLER, BufferRecord
+from ._violations import CALLOUT_FAULTS
 
 if TYPE_CHECKING:
     from ._core import Core, Timer
@@ -432,7 +433,7 @@ class WorkerHost:
             self._finished(worker)
         except FlowEnded:
             self._finished(worker)
-        except Exception as error:
+        except CALLOUT_FAULTS as error:
             self._failed(worker, error)
 
     def _finished(self, worker: Worker) -> None:
@@ -459,7 +460,7 @@ class WorkerHost:
         except FlowEnded:
             item.release()
 
-    def _failed(self, worker: Worker, error: Exception) -> None:
+    def _failed(self, worker: Worker, error: BaseException) -> None:
         """ACT-14 for out-of-band work: V-40, then `on_callout_error`."""
         flow = worker._flow
         stage = flow.stage_of(worker.callout.callout_id(flow.layer_id))
