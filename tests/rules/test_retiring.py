@@ -11,6 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.scenarios.support import (
+    ALLOW,
     DEF,
     NMD,
     RECEIVE_FIN,
@@ -25,7 +26,7 @@ from tests.scenarios.support import (
 from wfpstream import fwpm
 from wfpstream.callouts import create_callout
 from wfpstream.engine import EngineOptions
-from wfpstream.fwp import CalloutFlags, NtStatus
+from wfpstream.fwp import ActionType, CalloutFlags, NtStatus
 from wfpstream.fwps import OutOfBandCallout, Worker
 from wfpstream.testing import MemoryDriver
 
@@ -585,3 +586,45 @@ def test_mgmt_16_what_waits_for_more_is_decided_not_drained(pieces: list[bytes])
     rest = b"" if pieces[0] != b"ny" else pieces[1]
     assert bytes(flow.remote.data) == shown.replace(b"rainy", b"sunny") + rest
     driver.close()
+
+
+def test_mgmt_16_a_stage_that_allowed_does_not_hide_its_successor() -> None:
+    """ALW-1 ends with the filter: bytes it let past its sublayer would overtake what its successor there has pended."""
+    a, b = Told(ALLOW()), Told(B(0, clone), B(0, clone))
+    b.flags = MID_STREAM
+    with Bench(a) as bench:
+        session, added = bench.driver.session, bench.added.pop()
+        bench.send(b"0")
+        made = bench.driver.fwps.register(b, "B")
+        for layer, key, _ in made:
+            layer_key = fwpm.layer_key_of(layer)
+            assert layer_key is not None
+            record = fwpm.Callout(
+                callout_key=key, display_data=fwpm.DisplayData("B"), applicable_layer=layer_key
+            )
+            assert session.callout_add(record)[0] == SUCCESS
+        assert session.transaction_begin() == SUCCESS
+        for filter_id in added.filter_ids:
+            assert session.filter_retire_by_id(filter_id) == SUCCESS
+        for layer, key, _ in made:
+            layer_key = fwpm.layer_key_of(layer)
+            assert layer_key is not None
+            successor = fwpm.Filter(
+                display_data=fwpm.DisplayData("successor"),
+                layer_key=layer_key,
+                sub_layer_key=added.sub_layer_key,
+                action_type=ActionType.CALLOUT_UNKNOWN,
+                callout_key=key,
+            )
+            assert session.filter_add(successor)[0] == SUCCESS
+        assert session.transaction_commit() == SUCCESS
+        bench.settle()
+        b.flow_id, b.transcript = a.flow_id, a.transcript
+        bench.send(b"1", b"2")
+        assert bench.calls == ["A(S1 '0')", "B(S1 '1')", "B(S1 '2')"]
+        assert bench.to_remote == (b"0", False)
+        assert b.inject_pended() == SUCCESS
+        assert b.inject_pended() == SUCCESS
+        bench.settle()
+        assert bench.to_remote == (b"012", False)
+        assert bench.completions == ["cmp('1', SUCCESS)", "cmp('2', SUCCESS)"]

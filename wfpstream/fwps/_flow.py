@@ -348,6 +348,16 @@ class Stage:
         return self.lanes[0].classified or self.lanes[1].classified
 
     @property
+    def permits_as_allowed(self) -> bool:
+        """ALW-1, while its filter is in force: the one that takes its place in the sublayer is to see the bytes."""
+        return self.allowed and not (self.draining or self.retired)
+
+    @property
+    def keeps_back(self) -> bool:
+        """Its callout has pended or deferred something (MGMT-14)."""
+        return any(lane.pended_buffers or lane.fin_pended or lane.mode == DEFERRED for lane in self.lanes)
+
+    @property
     def named(self) -> dict[str, Any]:
         """Whose doing an event tells of."""
         name = self.entry.name if self.entry is not None else None
@@ -648,15 +658,14 @@ class Flow:
     def stage_of(self, callout_id: int) -> Stage | None:
         """The highest-weight stage of a callout on this flow (INJ-10).
 
-        One that is retiring comes first, what the callout still has is its (MGMT-16); one that is gone comes last.
+        Before others a retiring one that has something to finish (MGMT-16); behind them one that has not, and last one
+        that is gone.
         """
         found: Stage | None = None
         for stage in self.stages:
             if stage.entry is None or stage.entry.callout_id != callout_id:
                 continue
-            if stage.draining:
-                return stage
-            if found is None or (found.retired and not stage.retired):
+            if found is None or _rank_of_stage(stage) < _rank_of_stage(found):
                 found = stage
         return found
 
@@ -682,3 +691,11 @@ class Flow:
     def ledger(self, direction: int) -> DirectionLedger:
         """The byte ledger of one direction (LED-1..LED-4)."""
         return self._inputs.ledger(self, direction)
+
+
+def _rank_of_stage(stage: Stage) -> int:
+    if stage.retired:
+        return 3
+    if stage.draining:
+        return 0 if stage.keeps_back else 2
+    return 1

@@ -118,7 +118,7 @@ class Passage:
             run.seen = False
             run.target = stage.next_sub_layer
             return True
-        if stage.allowed and run.target <= stage.index:
+        if stage.permits_as_allowed and run.target <= stage.index:
             run.target = stage.next_sub_layer  # ALW-1: permitted at this stage
         if run.fin:
             lane.closed = True
@@ -213,7 +213,7 @@ class Passage:
     def _go_on(self, flow: Flow, lane: Lane, run: Run) -> None:
         """Bytes the stage was shown and never decided: permitted, in the items they came in."""
         stage = lane.stage
-        permits = stage.allowed or stage.kind == rules.PERMIT_ALL
+        permits = stage.permits_as_allowed or stage.kind == rules.PERMIT_ALL
         ends_item = run.last
         self._release(flow, lane, run, stage.next_sub_layer if permits else stage.index + 1, run.answer)
         run.last = ends_item

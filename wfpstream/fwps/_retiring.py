@@ -240,7 +240,13 @@ def holds_nothing(lane: Lane) -> bool:
     Injections under way are below the stage already, and new bytes come behind them: waiting for them would wait for
     ever where a stage below needs those bytes to go on.
     """
-    return lane.mode == IDLE and not lane.remainder and not lane.pended_buffers and not lane.fin_pended
+    return (
+        lane.mode == IDLE
+        and not lane.remainder
+        and not lane.pended_buffers
+        and not lane.fin_pended
+        and not lane.outbox
+    )
 
 
 def _keeps_back(lane: Lane) -> bool:

@@ -145,6 +145,8 @@ class Worker:
         self._waits_for_next = False
         self._passing = False
         self._fin_injected = False
+        # Its own alone: those of others may lie before this very stage, and wait for it.
+        self._under_way = 0
         self._rank = 0
 
     async def run(self) -> None:
@@ -251,6 +253,7 @@ class Worker:
             handle,
         )
         if status.ok:
+            self._under_way += length
             return handle
         self._host.free_chain(nbl)
         self._release_taken()
@@ -298,11 +301,7 @@ class Worker:
         return await _Request(lambda: answer.done, answer.result)
 
     def _below_mark(self) -> bool:
-        return (
-            self.draining
-            or self._flow.phase != LIVE
-            or self._flow.injected[self._direction] * 2 < self._host.injected_limit
-        )
+        return self.draining or self._flow.phase != LIVE or self._under_way * 2 < self._host.injected_limit
 
     def _release_taken(self) -> None:
         taken, self._taken = self._taken, []
@@ -499,6 +498,7 @@ class WorkerHost:
         record = nbl._record
         self.ownership.free(nbl, record.kind if isinstance(record, BufferRecord) else "allocated")
         worker = handle._worker
+        worker._under_way -= nbl.data_length
         if worker._request is not None and worker._request.ready():
             self.wake(worker)
 
