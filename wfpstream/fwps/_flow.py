@@ -694,8 +694,6 @@ class Flow:
 
 
 def _rank_of_stage(stage: Stage) -> int:
-    if stage.retired:
-        return 3
     if stage.draining:
         return 0 if stage.keeps_back else 2
-    return 1
+    return 3 if stage.retired else 1
