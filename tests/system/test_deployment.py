@@ -409,6 +409,8 @@ def test_the_real_systemd_runs_the_transparent_service(machine: Machine) -> None
     wait_for(lambda: machine.run("systemctl", "is-active", "wfpstream-transparent").stdout == "active\n")
     assert "sunny" in machine.fetch(8080)
     machine.must("systemctl", "stop", "wfpstream-transparent")
-    assert machine.must("systemctl", "show", "-P", "Result", "wfpstream-transparent") == "success\n"
+    told = machine.run("journalctl", "--no-pager", "-o", "cat", "-u", "wfpstream-transparent").stdout
+    result = machine.must("systemctl", "show", "-P", "Result", "wfpstream-transparent")
+    assert result == "success\n", told
     assert machine.must("nft", "list", "ruleset") == ""
     assert "rainy" in machine.fetch(8080)
