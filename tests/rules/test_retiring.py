@@ -628,3 +628,34 @@ def test_mgmt_16_a_stage_that_allowed_does_not_hide_its_successor() -> None:
         bench.settle()
         assert bench.to_remote == (b"012", False)
         assert bench.completions == ["cmp('1', SUCCESS)", "cmp('2', SUCCESS)"]
+
+
+def test_mgmt_16_a_callout_leaves_when_another_sessions_transaction_is_over() -> None:
+    """MGMT-3, UNR-8: waiting for the write lock is no reason to leave the object behind, nor to be refused aloud."""
+    a = Told(P(0))
+    with Bench(a) as bench:
+        driver = bench.driver
+        added = bench.added.pop()
+        _, other = driver.engine.management.engine_open()
+        assert other is not None
+        for filter_id in added.filter_ids:
+            assert driver.session.filter_retire_by_id(filter_id) == SUCCESS
+        added.filter_ids.clear()
+        bench.settle()
+        assert other.transaction_begin() == SUCCESS
+        assert not driver.engine.release_callout(a)
+        assert driver.fwps.layers_of(a)
+        assert other.transaction_abort() == SUCCESS
+        driver.advance(1.0)
+        assert not driver.fwps.layers_of(a)
+        assert driver.session.callout_enum()[1] == []
+
+
+def test_mgmt_16_waiting_for_a_retiring_filter_is_no_refusal() -> None:
+    a = Told(B(0, clone))
+    with Bench(a) as bench:
+        bench.send(b"1")
+        bench.added.pop().retire()
+        bench.settle()
+        assert [e for e in bench.driver.events if e["event"] == "refused"] == []
+        a.discard_pended()

@@ -9,16 +9,22 @@ from typing import Protocol
 from uuid import UUID
 
 from wfpstream.fwp import NtStatus
-from wfpstream.fwpm import Session
+from wfpstream.fwpm import Management, Session
 from wfpstream.fwps import Callout, RunTime
 
-# How soon to look again at a callout that pends a connection (LAY-30): nothing tells when that ends.
+# How soon to look again at a callout that pends a connection (LAY-30), or while another session has the write lock:
+# nothing tells when that ends.
 LOOK_AGAIN = 0.25
 
 
-class Management(Protocol):
-    """What is needed of management: a session, and to hear when a filter is gone."""
+_GONE = (NtStatus.STATUS_SUCCESS, NtStatus.STATUS_FWP_CALLOUT_NOT_FOUND)
 
+
+class Engine(Protocol):
+    """What is needed of the engine: management, and a session of its own."""
+
+    @property
+    def management(self) -> Management: ...
     @property
     def session(self) -> Session: ...
 
@@ -26,7 +32,7 @@ class Management(Protocol):
 class Leaving:
     """The comfortable callouts of one engine that are to go."""
 
-    def __init__(self, engine: Management, run_time: RunTime) -> None:
+    def __init__(self, engine: Engine, run_time: RunTime) -> None:
         self._engine = engine
         self._run_time = run_time
         # And the keys it was unregistered from so far.
@@ -47,16 +53,17 @@ class Leaving:
 
     def _is_gone(self, callout: Callout) -> bool:
         for _, key, callout_id in self._run_time.layers_of(callout):
-            status = self._engine.session.callout_delete_by_key(key)
-            if status is NtStatus.STATUS_FWP_IN_USE:
+            if self._engine.management.callout_in_use(key):
                 return False  # a retiring filter names it; we hear of its end
+            if self._engine.session.callout_delete_by_key(key) not in _GONE:
+                self._look_later()  # somebody has a transaction open
+                return False
             if not self._unregister(key, callout_id):
                 return False
             self._waiting[callout].append(key)
         if callout.injection_handle:
-            self._run_time.injection_handle_destroy(
-                callout.injection_handle
-            )  # closes with its last completion
+            # It closes with its last completion.
+            self._run_time.injection_handle_destroy(callout.injection_handle)
             callout.injection_handle = 0
         return True
 

@@ -76,6 +76,11 @@ class Management:
         """Call `fn` after every commit that deleted filters, and when a retiring one is gone. There is one `fn`."""
         self._store.filters_gone = fn
 
+    def callout_in_use(self, key: UUID) -> bool:
+        """Whether some filter, in force or retiring, names this callout object (OBJ-5). Asking is no refusal."""
+        entry = self._store.committed.callouts.get(key)
+        return entry is not None and self._store.committed.in_use(entry)
+
     def force_delete(self, filter_id: int) -> NtStatus:
         """Deletes a filter even while busy (MGMT-13): held data is released as permitted, V-38 reported."""
         entry = self._store.committed.filter_by_id(filter_id)
