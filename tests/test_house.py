@@ -33,7 +33,7 @@ FLOORS: dict[str, float] = {
     "fwpm": 2, "callouts": 2,
     "engine": 3,
     "__init__": 3.5,
-    "transport": 4, "intercept": 4, "control": 4, "config": 4, "observe": 4, "replay": 4, "testing": 4,
+    "transport": 4, "intercept": 4, "control": 4, "config": 4, "observe": 4, "replay": 4, "testing": 4, "torture": 4,
     "cli": 5, "pytest_plugin": 5,
     "__main__": 6,
 }  # fmt: skip

@@ -1,0 +1,131 @@
+"""What a world is to a conformance case: a script of what both peers do, and what came of it.
+
+Owns the records; worlds are drivers with peers at their ends, and come in as arguments. It must not know how any
+of them moves bytes, nor what is expected of a case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from wfpstream.engine import EngineOptions, FilterEngine
+
+Side = Literal["client", "server"]
+
+# What a world may lack (architecture section 5: capabilities); a case names what it needs.
+CAPABILITIES = frozenset(
+    ("half_close", "reset", "watch_paused", "urgent", "window", "second_flow", "connection")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """One side sends bytes, in one segment. `urgent`: they are TCP urgent data; `push`: a captured PSH flag."""
+
+    by: Side
+    data: bytes
+    urgent: bool = False
+    push: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fin:
+    """One side half-closes."""
+
+    by: Side
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """One side resets its connection."""
+
+    by: Side
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """How many more bytes one side takes (None: all). Needs `window`: a peer whose appetite we rule."""
+
+    of: Side
+    size: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Let `seconds` pass, virtual where time is virtual."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """Call `fn` on the engine's thread, outside every callback: what a driver's own worker would do."""
+
+    fn: Callable[[], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Connect:
+    """One more connection, to which the later steps apply. Needs `second_flow`."""
+
+
+Step = Send | Fin | Reset | Window | Wait | Act | Connect
+
+
+@dataclass(slots=True)
+class WorldScript:
+    """What happens, in order; each step comes when all that followed from the one before has come to rest.
+
+    Attributes:
+        setup: registers callouts and adds filters, before the connection is asked for.
+        steps: what the peers do once it is there.
+        options: of the engine; a world sets only what belongs to its clock.
+        local: which side is the local host.
+        connect: False: the first connection is made by a `Connect` step.
+    """
+
+    setup: Callable[[FilterEngine], object]
+    steps: Sequence[Step] = ()
+    options: EngineOptions = field(default_factory=EngineOptions)
+    local: Side = "client"
+    connect: bool = True
+
+
+@dataclass(slots=True)
+class EndState:
+    """What one side has seen of the other: bytes, then a FIN or a reset."""
+
+    data: bytes = b""
+    fin: bool = False
+    reset: bool = False
+    urgent: tuple[tuple[int, bytes], ...] = ()
+
+
+@dataclass(slots=True)
+class WorldOutcome:
+    """How both sides of the last connection ended, and every event of the engine, in order."""
+
+    client: EndState
+    server: EndState
+    events: list[dict[str, Any]]
+
+
+class World(Protocol):
+    """A driver and two peers.
+
+    Attributes:
+        name: "memory", "stream", "reactor" or "replay".
+        capabilities: the members of `CAPABILITIES` it has.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def capabilities(self) -> frozenset[str]: ...
+
+    def run(self, script: WorldScript) -> WorldOutcome:
+        """Play the script to its end, stop the engine, and tell what came of it."""
+        ...
