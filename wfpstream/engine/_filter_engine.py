@@ -189,6 +189,10 @@ class FilterEngine:
         """When `turn` must be called at the latest (clock seconds), None when nothing is due by time."""
         return self._core.next_deadline
 
+    def call_at(self, due: float, fn: Callable[[], None]) -> None:
+        """Call `fn` outside every callback, in the first turn at or after `due` (clock seconds)."""
+        self._core.at(due, fn)
+
     @property
     def has_pending(self) -> bool:
         """A turn was asked for and not given yet."""

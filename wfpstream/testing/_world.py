@@ -14,9 +14,11 @@ from wfpstream.engine import EngineOptions, FilterEngine
 
 Side = Literal["client", "server"]
 
-# What a world may lack (architecture section 5: capabilities); a case names what it needs.
+# What a world may lack (architecture section 5: capabilities); a case names what it needs. The last four are ours:
+# a peer whose appetite is ruled (`Window`), time that passes at will (`Wait`), further connections (`Connect`), and
+# connections that may come to nothing.
 CAPABILITIES = frozenset(
-    ("half_close", "reset", "watch_paused", "urgent", "window", "second_flow", "connection")
+    ("half_close", "reset", "watch_paused", "urgent", "window", "virtual_time", "second_flow", "connection")
 )
 
 
@@ -54,7 +56,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Let `seconds` pass, virtual where time is virtual."""
+    """Let `seconds` pass. Needs `virtual_time`."""
 
     seconds: float
 

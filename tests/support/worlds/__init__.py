@@ -1,0 +1,8 @@
+"""The drivers as worlds for the conformance cases: the stream driver over sockets and over streams, the replayer."""
+
+from __future__ import annotations
+
+from ._live import SocketWorld, StreamWorld
+from ._replay import ReplayWorld
+
+__all__ = ["ReplayWorld", "SocketWorld", "StreamWorld"]

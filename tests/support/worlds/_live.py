@@ -1,0 +1,275 @@
+"""The stream driver as a world: `relay` between two connections of which we hold the far ends.
+
+Owns both far ends and when all has come to rest: over sockets that is when everything that was sent has been read
+by who reads, over streams when nobody on the loop has anything to do. It must not know what a case expects.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import socket
+import struct
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import trio
+from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
+
+from wfpstream.engine import YES, Endpoints, FilterEngine, Flow
+from wfpstream.testing import (
+    Act,
+    Connect,
+    EndState,
+    EventList,
+    Fin,
+    Reset,
+    Send,
+    Side,
+    Step,
+    Wait,
+    WorldOutcome,
+    WorldScript,
+)
+from wfpstream.transport import relay
+
+CLIENT, SERVER = "10.0.0.1", ("10.0.0.2", 80)
+FIRST_PORT = 40_000
+_RESET = struct.pack("ii", 1, 0)
+_PATIENCE = 20.0
+_SIOCATMARK = 0x8905
+# Over sockets: nobody has anything to do for so long, seconds. What was sent is accounted for besides.
+_QUIET = 0.002
+
+Streams = tuple[trio.abc.HalfCloseableStream, trio.abc.HalfCloseableStream]
+
+
+class _LiveWorld:
+    """What both have in common."""
+
+    name = "stream"
+    capabilities: frozenset[str]
+    quiet = 0.0
+
+    def run(self, script: WorldScript) -> WorldOutcome:
+        """Play the script. Raises trio.TooSlowError: it does not come to rest."""
+
+        async def main() -> WorldOutcome:
+            # The deadline of a mock clock is virtual: a case may wait for an hour.
+            with trio.fail_after(_PATIENCE + sum(s.seconds for s in script.steps if isinstance(s, Wait))):
+                return await _Play(self, script, self.clock()).run()
+
+        return trio.run(main, clock=self.loop_clock())
+
+    def loop_clock(self) -> trio.abc.Clock | None:
+        return None
+
+    def clock(self) -> Callable[[], float]:
+        raise NotImplementedError
+
+    async def pair(self) -> Streams:
+        """Two ends of a new connection."""
+        raise NotImplementedError
+
+
+class SocketWorld(_LiveWorld):
+    """Real TCP connections over the loopback, real time."""
+
+    capabilities = frozenset(("half_close", "reset", "watch_paused", "urgent", "second_flow"))
+    quiet = _QUIET
+
+    def clock(self) -> Callable[[], float]:
+        return time.monotonic
+
+    async def pair(self) -> Streams:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            far = socket.create_connection(listener.getsockname())
+            near, _ = listener.accept()
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+        far.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        ends = [trio.SocketStream(trio.socket.from_stdlib_socket(sock)) for sock in (far, near)]
+        return ends[0], ends[1]
+
+
+class StreamWorld(_LiveWorld):
+    """Streams of trio's in memory, which know half-closes but no resets, under virtual time."""
+
+    capabilities = frozenset(("half_close", "virtual_time", "second_flow"))
+
+    def loop_clock(self) -> trio.abc.Clock | None:
+        return MockClock(autojump_threshold=0)
+
+    def clock(self) -> Callable[[], float]:
+        began = trio.current_time()
+        return lambda: trio.current_time() - began
+
+    async def pair(self) -> Streams:
+        return memory_stream_pair()
+
+
+@dataclass
+class _End:
+    """A far end: what it has sent, and what it has got."""
+
+    stream: trio.abc.HalfCloseableStream
+    sent: int = 0
+    fin_sent: bool = False
+    left: bool = False
+    got: bytearray = field(default_factory=bytearray)
+    fin: bool = False
+    reset: bool = False
+    urgent: list[tuple[int, bytes]] = field(default_factory=list)
+
+    @property
+    def over(self) -> bool:
+        return self.fin or self.reset
+
+    def state(self) -> EndState:
+        return EndState(bytes(self.got), self.fin, self.reset, tuple(self.urgent))
+
+    async def read(self) -> None:
+        """To the end."""
+        try:
+            while True:
+                if isinstance(self.stream, trio.SocketStream):
+                    await trio.lowlevel.wait_readable(self.stream.socket)
+                marked = self._is_at_mark()
+                piece = await self.stream.receive_some(1 if marked else 65_536)
+                if not piece:
+                    break
+                if marked:
+                    self.urgent.append((len(self.got), bytes(piece)))
+                self.got += piece
+            self.fin = True
+        except trio.BrokenResourceError:
+            self.reset = True
+        except trio.ClosedResourceError:
+            self.left = True
+
+    def _is_at_mark(self) -> bool:
+        if not isinstance(self.stream, trio.SocketStream):
+            return False
+        answer = bytearray(4)
+        fcntl.ioctl(self.stream.socket.fileno(), _SIOCATMARK, answer)
+        return bool(struct.unpack("i", answer)[0])
+
+    async def send(self, data: bytes, urgent: bool) -> None:
+        try:
+            if urgent and isinstance(self.stream, trio.SocketStream):
+                self.sent += await self.stream.socket.send(data, socket.MSG_OOB)
+            else:
+                await self.stream.send_all(data)
+                self.sent += len(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self.left = True  # the relay is gone; what it has of us by now is all it gets
+
+    async def half_close(self) -> None:
+        try:
+            await self.stream.send_eof()
+            self.fin_sent = True
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self.left = True
+
+    def break_off(self) -> None:
+        assert isinstance(self.stream, trio.SocketStream)
+        self.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self.stream.socket.close()
+        self.reset = self.left = True
+
+
+class _Play:
+    """One script over one engine."""
+
+    def __init__(self, world: _LiveWorld, script: WorldScript, clock: Callable[[], float]) -> None:
+        self.world = world
+        self.script = script
+        self.events = EventList()
+        script.options.verify.virtual_time = "virtual_time" in world.capabilities
+        self.engine = FilterEngine(clock, script.options)
+        self.engine.add_sink(self.events)
+        self.nursery: trio.Nursery
+        self._ends: dict[Side, _End] = {}
+        self._held: list[_End] = []
+        self._connections = 0
+
+    async def run(self) -> WorldOutcome:
+        self.script.setup(self.engine)
+        async with trio.open_nursery() as self.nursery:
+            if self.script.connect:
+                await self._connect()
+            for step in self.script.steps:
+                await self._perform(step)
+                await self._rest()
+            outcome = [
+                self._ends[side].state() if self._ends else EndState() for side in ("client", "server")
+            ]
+            self.engine.stop()
+            await wait_all_tasks_blocked(self.world.quiet)
+            self.nursery.cancel_scope.cancel()
+        for end in self._held:
+            await trio.aclose_forcefully(end.stream)
+        return WorldOutcome(outcome[0], outcome[1], list(self.events))
+
+    async def _connect(self) -> None:
+        client, near = await self.world.pair()
+        server, upstream_near = await self.world.pair()
+        self._ends = {"client": _End(client), "server": _End(server)}
+        self._held += self._ends.values()
+        endpoints = Endpoints((CLIENT, FIRST_PORT + self._connections), SERVER, local=self.script.local)
+        self._connections += 1
+        self.nursery.start_soon(relay, near, upstream_near, self.engine, endpoints)
+        for end in self._ends.values():
+            self.nursery.start_soon(end.read)
+        await self._rest()
+
+    async def _perform(self, step: Step) -> None:
+        if isinstance(step, Send):
+            await self._ends[step.by].send(step.data, step.urgent)
+        elif isinstance(step, Fin):
+            await self._ends[step.by].half_close()
+        elif isinstance(step, Reset):
+            self._ends[step.by].break_off()
+        elif isinstance(step, Wait):
+            await trio.sleep(step.seconds)
+        elif isinstance(step, Act):
+            step.fn()
+        elif isinstance(step, Connect):
+            await self._connect()
+        else:
+            raise AssertionError(
+                f"no {type(step).__name__} in this world: the case needs a capability it lacks"
+            )
+
+    async def _rest(self) -> None:
+        while True:
+            await wait_all_tasks_blocked(self.world.quiet)
+            if not self.world.quiet or self._is_at_rest():
+                return
+
+    def _is_at_rest(self) -> bool:
+        """Everything sent has been read by who reads, to its end."""
+        if self.engine.has_pending:
+            return False
+        flow = self._flow()
+        if flow is None:
+            return all(end.over or end.left for end in self._ends.values())
+        if any(end.reset for end in self._ends.values()):
+            return False  # the flow will hear of it
+        return self._has_passed(flow, "client", "server") and self._has_passed(flow, "server", "client")
+
+    def _flow(self) -> Flow | None:
+        flows = [flow for flow in self.engine.flows if not flow.ended]
+        return flows[-1] if flows else None
+
+    def _has_passed(self, flow: Flow, source: Side, sink: Side) -> bool:
+        direction = flow.direction_from(source)
+        ledger: Any = flow.ledger(direction)
+        sender, receiver = self._ends[source], self._ends[sink]
+        if (
+            flow.may_read(direction) == YES
+            and not sender.left
+            and (sender.fin_sent or ledger.read < sender.sent)
+        ):
+            return False
+        return bool(receiver.over or receiver.left or ledger.written == len(receiver.got))
