@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from wfpstream.callouts import StreamEdit
-from wfpstream.engine import FilterEngine
+from wfpstream.engine import EngineOptions, FilterEngine
+from wfpstream.fwp import ActionType
+from wfpstream.fwps import Callout, ClassifyOutFlags
 from wfpstream.testing import (
     Act,
     Connect,
@@ -60,3 +64,62 @@ def test_acts_waits_and_second_connections() -> None:
     )
     assert done == [1]
     assert outcome.server.data == b"two"
+
+
+class Guard(Callout):
+    """Answers at AUTH_CONNECT; pends if it is told to."""
+
+    layers = ("ale_auth_connect",)
+
+    def __init__(self, action: ActionType, *, pends: bool = False) -> None:
+        super().__init__()
+        self.action = action
+        self.pends = pends
+        self.context = 0
+
+    def classify_fn(
+        self, fixed: Any, meta: Any, data: Any, context: Any, rule: Any, flow: int, out: Any
+    ) -> None:
+        out.action_type = self.action
+        if self.pends:
+            self.pends = False
+            _, self.context = self.fwps.pend_operation(meta.completion_handle)
+            out.action_type = ActionType.BLOCK
+            out.flags |= ClassifyOutFlags.ABSORB
+
+    def complete(self) -> None:
+        self.fwps.complete_operation(self.context, None)
+
+
+def guarded(guard: Guard, *steps: Step, options: EngineOptions | None = None) -> WorldOutcome:
+    script = WorldScript(lambda engine: engine.add_callout(guard), steps, options or EngineOptions())
+    return MemoryWorld().run(script)
+
+
+def test_a_blocked_connection_ends_as_the_policy_says() -> None:
+    assert guarded(Guard(ActionType.BLOCK)).client == EndState(reset=True)
+    options = EngineOptions()
+    options.policy.on_block = "fin"
+    assert guarded(Guard(ActionType.BLOCK), options=options).client == EndState(fin=True)
+
+
+def test_what_the_client_says_while_its_connection_is_pended_waits() -> None:
+    guard = Guard(ActionType.PERMIT, pends=True)
+    assert guarded(guard, Send("client", b"hi"), Wait(1)).server == EndState()
+    guard = Guard(ActionType.PERMIT, pends=True)
+    outcome = guarded(guard, Send("client", b"hi"), Fin("client"), Act(guard.complete), Send("server", b"ho"))
+    assert (outcome.client, outcome.server) == (EndState(b"ho"), EndState(b"hi", fin=True))
+
+
+def test_a_client_that_resets_while_pended_is_gone() -> None:
+    guard = Guard(ActionType.PERMIT, pends=True)
+    outcome = guarded(guard, Reset("client"), Act(guard.complete), Wait(60))
+    assert (outcome.client, outcome.server) == (EndState(reset=True), EndState())
+    assert [e for e in outcome.events if e["event"] == "flow_established"] == []
+
+
+def test_a_connection_between_given_addresses() -> None:
+    outcome = run(Connect(("192.0.2.7", 7), ("198.51.100.1", 8080), local="server"), Send("client", b"x"))
+    (event,) = [e for e in outcome.events if e["event"] == "flow_established"][1:]
+    assert (event["client"], event["server"]) == (["192.0.2.7", 7], ["198.51.100.1", 8080])
+    assert outcome.server.data == b"x"

@@ -7,6 +7,10 @@ what a case expects.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from wfpstream.engine import Endpoints
 
 from ._memory_driver import FlowEnds, MemoryDriver, Peer
 from ._world import (
@@ -25,6 +29,9 @@ from ._world import (
     WorldScript,
 )
 
+CLIENT, SERVER = "10.0.0.1", ("10.0.0.2", 80)
+FIRST_PORT = 40_000
+
 
 class MemoryWorld:
     """Everything in memory, under virtual time."""
@@ -37,7 +44,7 @@ class MemoryWorld:
         play = _Play(MemoryDriver(script.options, script.local))
         script.setup(play.driver.engine)
         if script.connect:
-            play.connect()
+            play.connect(Connect())
         for step in script.steps:
             play.perform(step)
         client, server = play.ends()
@@ -48,20 +55,31 @@ class MemoryWorld:
 class _Play:
     def __init__(self, driver: MemoryDriver) -> None:
         self.driver = driver
-        self._flow: FlowEnds | None = None
+        self._connections: list[_Connection] = []
         self._perform: dict[type, Callable[..., object]] = {
-            Send: self._send,
-            Fin: self._fin,
-            Reset: lambda step: self._present().reset(self._leg(step.by)),
-            Window: lambda step: setattr(self._peer(step.of), "window", step.size),
+            Send: lambda step: self._now.do(partial(self._now.send, step)),
+            Fin: lambda step: self._now.do(partial(self._now.fin, step)),
+            Reset: lambda step: self._now.reset(step.by),
+            Window: lambda step: self._now.do(partial(self._now.window, step)),
             Wait: lambda step: driver.advance(step.seconds),
             Act: lambda step: step.fn(),
-            Connect: lambda step: self.connect(),
+            Connect: self.connect,
         }
 
-    def connect(self) -> None:
-        """A new connection; None when it was blocked."""
-        self._flow = self.driver.connect()
+    @property
+    def _now(self) -> _Connection:
+        if not self._connections:
+            raise AssertionError("there is no connection yet: the script makes none before this step")
+        return self._connections[-1]
+
+    def connect(self, step: Connect) -> None:
+        """A new connection, which may be blocked or pended."""
+        client = step.client or (CLIENT, FIRST_PORT + len(self._connections))
+        if step.comes_back:
+            self._now.attempt.connected_from(client)
+        local = step.local or self.driver.local
+        endpoints = Endpoints(client, step.server or SERVER, listener_address=step.listener, local=local)
+        self._connections.append(_Connection(self.driver, endpoints))
 
     def perform(self, step: Step) -> None:
         """One step, and all that follows from it."""
@@ -69,30 +87,87 @@ class _Play:
         self.driver.settle()
 
     def ends(self) -> tuple[EndState, EndState]:
-        """Client and server, as they are now."""
-        if self._flow is None:
-            return EndState(reset=True), EndState()
-        return _end_state(self._peer("client")), _end_state(self._peer("server"))
+        """Client and server of the last connection, as they are now."""
+        return self._now.ends() if self._connections else (EndState(), EndState())
 
-    def _send(self, step: Send) -> None:
-        flow = self._present()
+
+class _Connection:
+    """One connection from accept on; what its peers do before it is a flow is kept until then."""
+
+    def __init__(self, driver: MemoryDriver, endpoints: Endpoints) -> None:
+        self._driver = driver
+        self._endpoints = endpoints
+        self._flow: FlowEnds | None = None
+        self._waiting: list[Callable[[], object]] = []
+        self._gone = False
+        self.attempt: Any = driver.engine.connection_requested(endpoints)
+        self.attempt.on_verdict = self._decided
+        driver.settle()
+        if self.attempt.verdict == "permit":
+            self._establish()
+
+    def _decided(self) -> None:
+        run_soon = self._driver.engine.run_soon  # on_verdict comes from within the engine
+        assert run_soon is not None
+        if self.attempt.verdict == "permit":
+            run_soon(self._establish)
+
+    def _establish(self) -> None:
+        if self._flow is None:
+            self._flow = self._driver.establish(self.attempt, self._endpoints)
+            waiting, self._waiting = self._waiting, []
+            for act in waiting if self._flow is not None else ():
+                act()
+
+    def do(self, act: Callable[[], object]) -> None:
+        """Now, or as soon as there is a flow."""
+        if self._flow is not None:
+            act()
+        elif self.attempt.verdict == "pended":
+            self._waiting.append(act)
+        else:
+            raise AssertionError("there is no connection: it was blocked")
+
+    def send(self, step: Send) -> None:
+        """One segment of one side."""
+        flow = self._present
         send = flow.send if self._leg(step.by) == "local" else flow.receive
         send(step.data, urgent=step.urgent, push=step.push)
 
-    def _fin(self, step: Fin) -> None:
-        flow = self._present()
-        (flow.send_fin if self._leg(step.by) == "local" else flow.receive_fin)()
+    def fin(self, step: Fin) -> None:
+        """A half-close of one side."""
+        (self._present.send_fin if self._leg(step.by) == "local" else self._present.receive_fin)()
+
+    def window(self, step: Window) -> None:
+        """What one side takes from now on."""
+        self._peer(step.of).window = step.size
+
+    def reset(self, by: Side) -> None:
+        """A reset by one side; before there is a flow only the client has a connection."""
+        if self._flow is not None:
+            self._flow.reset(self._leg(by))
+        elif by == "client":
+            self._gone = True
+            self.attempt.gone()
+
+    def ends(self) -> tuple[EndState, EndState]:
+        """Client and server."""
+        if self._flow is not None:
+            return _end_state(self._peer("client")), _end_state(self._peer("server"))
+        if self.attempt.verdict == "pended" and not self._gone:
+            return EndState(), EndState()
+        closed_by_fin = self.attempt.close_as == "fin" and not self._gone
+        return EndState(fin=closed_by_fin, reset=not closed_by_fin), EndState()
 
     def _leg(self, side: Side) -> str:
-        return "local" if side == self.driver.local else "remote"
+        return "local" if side == self._endpoints.local else "remote"
 
     def _peer(self, side: Side) -> Peer:
-        flow = self._present()
-        return flow.local if self._leg(side) == "local" else flow.remote
+        return self._present.local if self._leg(side) == "local" else self._present.remote
 
+    @property
     def _present(self) -> FlowEnds:
-        if self._flow is None:
-            raise AssertionError("there is no connection: it was blocked")
+        assert self._flow is not None
         return self._flow
 
 

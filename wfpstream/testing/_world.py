@@ -13,12 +13,23 @@ from typing import Any, Literal, Protocol
 from wfpstream.engine import EngineOptions, FilterEngine
 
 Side = Literal["client", "server"]
+Address = tuple[str, int]
 
-# What a world may lack (architecture section 5: capabilities); a case names what it needs. The last four are ours:
-# a peer whose appetite is ruled (`Window`), time that passes at will (`Wait`), further connections (`Connect`), and
-# connections that may come to nothing.
+# What a world may lack (architecture section 5: capabilities); a case names what it needs. The last five are ours:
+# a peer whose appetite is ruled (`Window`), time that passes at will (`Wait`), further connections (`Connect`),
+# connections that may come to nothing, and addresses at the case's own choice.
 CAPABILITIES = frozenset(
-    ("half_close", "reset", "watch_paused", "urgent", "window", "virtual_time", "second_flow", "connection")
+    (
+        "half_close",
+        "reset",
+        "watch_paused",
+        "urgent",
+        "window",
+        "virtual_time",
+        "second_flow",
+        "connection",
+        "addresses",
+    )
 )
 
 
@@ -70,7 +81,24 @@ class Act:
 
 @dataclass(frozen=True, slots=True)
 class Connect:
-    """One more connection, to which the later steps apply. Needs `second_flow`."""
+    """One more connection, to which the later steps apply. Needs `second_flow` when it is not the first.
+
+    It may be blocked, or be pended (`connection`): then the client's bytes wait until it is there. An address that
+    is named needs `addresses`.
+
+    Attributes:
+        client: the client's address; None: the world's choice, another for each connection.
+        server: what the client asks for.
+        listener: where our proxy was reached.
+        local: which side is the local host; None: the script's.
+        comes_back: it is the upstream leg of the connection before, which was redirected to our own listener.
+    """
+
+    client: Address | None = None
+    server: Address | None = None
+    listener: Address | None = None
+    local: Side | None = None
+    comes_back: bool = False
 
 
 Step = Send | Fin | Reset | Window | Wait | Act | Connect
