@@ -23,7 +23,20 @@ from wfpstream.fwpm import (
     layer_key_of,
 )
 from wfpstream.fwpm import Callout as CalloutObject
-from wfpstream.fwps import Attempt, Callout, Endpoints, EngineOptions, Flow, LayerId, RunTime
+from wfpstream.fwpm import put_judge as put_management_judge
+from wfpstream.fwpm import take_judge as take_management_judge
+from wfpstream.fwps import (
+    Attempt,
+    Callout,
+    Endpoints,
+    EngineOptions,
+    Flow,
+    Judge,
+    LayerId,
+    RunTime,
+    put_judge,
+    take_judge,
+)
 
 from ._bridge import Bridge
 from ._leaving import Leaving
@@ -165,6 +178,20 @@ class FilterEngine:
     def settings_changed(self) -> None:
         """Limits, timeouts or policies of `options` were changed: what was derived from them is derived anew."""
         self.fwps.waterfall.classifier.watch_clock(not self.options.verify.virtual_time)
+
+    def put_judge(self, judge: Judge) -> None:
+        """Have `judge` asked before each call that can fail, of callouts and of the driver they belong to.
+
+        It is given the name of the call and returns the status it must fail with, or None. The last one put is
+        asked; without one, calls are as fast as ever. Sessions that are open already are not judged.
+        """
+        put_judge(self.fwps, judge)
+        put_management_judge(self.management, judge)
+
+    def take_judge(self) -> None:
+        """Undo `put_judge`, but for the sessions opened meanwhile."""
+        take_judge(self.fwps)
+        take_management_judge(self.management)
 
     # -- driver: connections and turns -----------------------------------------------------------------
 

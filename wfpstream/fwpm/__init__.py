@@ -6,6 +6,7 @@ The base filtering engine of WFP (prefix `Fwpm`, `FWPM_`). `fwpm.Callout`, `fwpm
 
 from __future__ import annotations
 
+from wfpstream.fwpm._call_failures import FAILING_CALLS, put_judge, take_judge
 from wfpstream.fwpm._keys import (
     CONDITION_ALE_APP_ID,
     CONDITION_ALE_ORIGINAL_APP_ID,
@@ -122,6 +123,7 @@ __all__ = [
     "CONDITION_LISTENER",
     "CONDITION_TUNNEL_TYPE",
     "DEFAULT_TXN_WAIT",
+    "FAILING_CALLS",
     "LAYERS",
     "LAYER_ALE_AUTH_CONNECT_V4",
     "LAYER_ALE_AUTH_CONNECT_V6",
@@ -188,4 +190,6 @@ __all__ = [
     "layer_key_of",
     "layer_keys",
     "preview_weight",
+    "put_judge",
+    "take_judge",
 ]

@@ -69,8 +69,12 @@ class Management:
         return NtStatus.STATUS_SUCCESS, session
 
     def _refused(self, status: NtStatus, rule: str) -> tuple[NtStatus, None]:
-        self._store.run_time.refused("FwpmEngineOpen0", status, rule)
+        self.refused("FwpmEngineOpen0", status, rule)
         return status, None
+
+    def refused(self, call: str, status: NtStatus, rule: str) -> None:
+        """Tell of a call that was not STATUS_SUCCESS, and of the rule that decided it (VRF-6)."""
+        self._store.run_time.refused(call, status, rule)
 
     def when_filters_go(self, fn: Callable[[], None]) -> None:
         """Call `fn` after every commit that deleted filters, and when a retiring one is gone. There is one `fn`."""

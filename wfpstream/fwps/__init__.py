@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._call_failures import FAILING_CALLS, Judge, put_judge, take_judge
 from ._callout import Callout0, Callout1, Callout2
 from ._comfort import Callout
 from ._conditions import LISTENER_FIELD, Condition, compile_conditions
@@ -77,6 +78,7 @@ __all__ = [
     "CLASSIFY_FLAG_REAUTHORIZE_IF_MODIFIED_BY_OTHERS",
     "DEFINED_STREAM_FLAGS",
     "EMPTY_FILTER_SET",
+    "FAILING_CALLS",
     "FULL",
     "HELD_BACK",
     "LAYERS_BY_NAME",
@@ -122,6 +124,7 @@ __all__ = [
     "IncomingValues",
     "InjectedHandle",
     "InjectionType",
+    "Judge",
     "LayerId",
     "Limits",
     "Mdl",
@@ -149,4 +152,6 @@ __all__ = [
     "ndis_advance_net_buffer_data_start",
     "ndis_get_data_buffer",
     "ndis_retreat_net_buffer_data_start",
+    "put_judge",
+    "take_judge",
 ]

@@ -268,13 +268,22 @@ class Injector:
 
     def inject(self, flow_id: int, call: InjectCall) -> NtStatus:
         """Check, place, and - from outside any callback - let the lower stages run (INJ-12)."""
-        core = self.core
+        refused = self.check(flow_id, call)
+        return refused if refused is not None else self.carry_out(call)
+
+    def check(self, flow_id: int, call: InjectCall) -> NtStatus | None:
+        """Section 14.1: the status the call is refused with, None when it is in order."""
         call.handle = self.handles.get(call.handle_id)
-        call.flow = core.flows.get(flow_id)
+        call.flow = self.core.flows.get(flow_id)
         call.stage = self._stage_for(call)
         for rule, status, refuses in VALIDATION:
             if refuses(self, call):
-                return self._refuse(call, rule, status, flow_id)
+                return self.refuse(call, rule, status, flow_id)
+        return None
+
+    def carry_out(self, call: InjectCall) -> NtStatus:
+        """What a call that is in order does."""
+        core = self.core
         self._lint(call)
         lane = call.lane
         buffers = self._place(call, lane)
@@ -300,7 +309,8 @@ class Injector:
                 return stage
         return call.flow.stage_of(call.callout_id)
 
-    def _refuse(self, call: InjectCall, rule: str, status: NtStatus, flow_id: int) -> NtStatus:
+    def refuse(self, call: InjectCall, rule: str, status: NtStatus, flow_id: int) -> NtStatus:
+        """INJ-1: nothing happens, the caller still owns the lists; one of them never freed is V-34."""
         for nbl in chain_of(call.nbl):
             if isinstance(nbl._record, BufferRecord):
                 nbl._record.refused = True

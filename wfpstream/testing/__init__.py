@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from ._api_fault_report import ApiFaultReport, FaultResult, check_api_faults, fate_of
+from ._api_faults import FAILING_CALLS, ApiFaults, Exploration, FailedCall, FaultRun, explore_api_faults
+from ._call_sites import CallSite
 from ._canonical import (
     CanonicalDirection,
     CanonicalFlow,
@@ -33,7 +36,11 @@ from ._world import (
 
 __all__ = [
     "CAPABILITIES",
+    "FAILING_CALLS",
     "Act",
+    "ApiFaultReport",
+    "ApiFaults",
+    "CallSite",
     "CanonicalDirection",
     "CanonicalFlow",
     "CanonicalInjection",
@@ -43,6 +50,10 @@ __all__ = [
     "Connect",
     "EndState",
     "EventList",
+    "Exploration",
+    "FailedCall",
+    "FaultResult",
+    "FaultRun",
     "Fin",
     "FlowEnds",
     "MemoryDriver",
@@ -59,4 +70,7 @@ __all__ = [
     "WorldScript",
     "canonical",
     "canonical_diff",
+    "check_api_faults",
+    "explore_api_faults",
+    "fate_of",
 ]
