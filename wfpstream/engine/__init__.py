@@ -24,6 +24,8 @@ from wfpstream.fwps import HELD_BACK as DEFERRED
 from ._bridge import Bridge
 from ._describe import describe_flow, describe_flow_in_depth, describe_load
 from ._filter_engine import AddedCallout, FilterEngine
+from ._tap import Leg, Place, Tap, tapped
+from ._work import Work
 
 ENDED = READ_ENDED
 
@@ -43,11 +45,15 @@ __all__ = [
     "EngineOptions",
     "FilterEngine",
     "Flow",
+    "Leg",
     "Limits",
     "Output",
+    "Place",
     "Policy",
+    "Tap",
     "Timeouts",
     "Verify",
+    "Work",
     "describe_flow",
     "describe_flow_in_depth",
     "describe_load",

@@ -41,6 +41,7 @@ from wfpstream.fwps import (
 from ._bridge import Bridge
 from ._leaving import Leaving
 from ._overlap import Overlaps, call_of
+from ._work import Work, do_work, work_waits
 
 T = TypeVar("T")
 
@@ -225,16 +226,30 @@ class FilterEngine:
         """A turn was asked for and not given yet."""
         return self._core.turn_requested
 
-    def turn(self) -> list[Flow]:
-        """Timers, workers, completions, flow ends. Returns the flows whose state the driver must look at."""
+    def turn(self, work: Work = Work.ALL) -> list[Flow]:
+        """Timers, workers, completions, flow ends. Returns the flows whose state the driver must look at.
+
+        Args:
+            work: how much of what timers and workers have to do; what is left out waits for another turn, which
+                nobody asks for (`work_waits` tells).
+        """
         core = self._core
         core.turn_requested = False
-        core.run_timers()
-        self.fwps.workers.run_ready()
+        do_work(self.fwps, work)
         core.settle()
         touched = list(core.touched.values())
         core.touched.clear()
         return touched
+
+    @property
+    def in_callback(self) -> bool:
+        """A callback is on the stack, or the loop that makes them is: what is called now only queues (CMP-16)."""
+        return self._core.in_callback
+
+    @property
+    def work_waits(self) -> bool:
+        """A timer is due, or a worker may go on: there is something that `turn` can be told to leave."""
+        return work_waits(self.fwps)
 
     @property
     def flows(self) -> list[Flow]:

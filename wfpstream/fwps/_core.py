@@ -156,6 +156,14 @@ class Core:
             if not timer.cancelled:
                 timer.fn()
 
+    def run_one_timer(self) -> bool:
+        """The first timer that is due. False: none is."""
+        deadline = self.next_deadline
+        if deadline is None or deadline > self.clock():
+            return False
+        heapq.heappop(self.timers).fn()
+        return True
+
     # -- work --------------------------------------------------------------------------------------
 
     def mark(self, flow: Flow) -> None:

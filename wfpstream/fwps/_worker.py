@@ -325,6 +325,10 @@ class Answer:
         return self.value
 
 
+def _in_turn(worker: Worker) -> tuple[int, int, int]:
+    return worker.flow_handle, worker._direction, worker._rank
+
+
 class WorkerHost:
     """Answers what workers await; one per engine."""
 
@@ -412,8 +416,22 @@ class WorkerHost:
         if not self._ready:
             return False
         ready, self._ready = self._ready, {}
-        for worker in sorted(ready, key=lambda w: (w.flow_handle, w._direction, w._rank)):
+        for worker in sorted(ready, key=_in_turn):
             self.step(worker)
+        return True
+
+    @property
+    def has_ready(self) -> bool:
+        """A worker waits for its step."""
+        return bool(self._ready)
+
+    def run_one(self, *, last: bool) -> bool:
+        """Step the first or the last of the workers that may go on. False: there was none."""
+        if not self._ready:
+            return False
+        worker = (max if last else min)(self._ready, key=_in_turn)
+        del self._ready[worker]
+        self.step(worker)
         return True
 
     def step(self, worker: Worker) -> None:

@@ -21,8 +21,13 @@ from wfpstream.engine import (
     EngineOptions,
     FilterEngine,
     Flow,
+    Tap,
+    Work,
+    tapped,
 )
 from wfpstream.fwps import Callout, DirectionLedger, RunTime
+
+from ._schedule import Schedule
 
 SEND, RECEIVE = 0, 1
 LEGS = {"local": 0, "remote": 1}
@@ -294,10 +299,17 @@ class MemoryDriver:
     Args:
         options: engine options; the default verifies (`warn`) under virtual time.
         local: which side is the local host of flows made by `connect`.
+        tap: sees what both peers of every flow send and get, and may cut what they send.
+        schedule: says in each turn what timers and workers may do; without one all of it, at once.
     """
 
     def __init__(
-        self, options: EngineOptions | None = None, local: str = "client", engine: FilterEngine | None = None
+        self,
+        options: EngineOptions | None = None,
+        local: str = "client",
+        engine: FilterEngine | None = None,
+        tap: Tap | None = None,
+        schedule: Schedule | None = None,
     ):
         if options is None:
             options = EngineOptions()
@@ -305,6 +317,8 @@ class MemoryDriver:
         options.verify.virtual_time = True
         self.now = 0.0
         self.local = local
+        self.tap = tap
+        self._schedule = schedule
         self.events = EventList()
         self.engine = engine or FilterEngine(lambda: self.now, options)
         self.engine.add_sink(self.events)
@@ -395,7 +409,17 @@ class MemoryDriver:
         self._alarms.append((when, len(self._alarms), fn))
 
     def settle(self) -> None:
-        """Give the engine turns until nothing is pending at the present instant."""
+        """Give the engine turns until nothing is pending at the present instant.
+
+        With a schedule: until nothing is pending that it does not hold back.
+        """
+        self._settle(patient=True)
+
+    def catch_up(self) -> None:
+        """As `settle`, but what the schedule holds back happens too, as soon as nothing else can."""
+        self._settle(patient=False)
+
+    def _settle(self, *, patient: bool) -> None:
         if self._settling:
             return
         self._settling = True
@@ -403,15 +427,24 @@ class MemoryDriver:
             for _ in range(MAX_TURNS):
                 while self._soon:
                     self._soon.popleft()()
-                deadline = self.engine.next_deadline
-                due = deadline is not None and deadline <= self.now
-                if not self.engine.has_pending and not due:
+                work = self._next_work(patient)
+                if work is None:
                     return
-                for flow in self.engine.turn():
+                for flow in self.engine.turn(work):
                     self._serve(flow)
             raise AssertionError(f"the engine did not come to rest within {MAX_TURNS} turns")
         finally:
             self._settling = False
+
+    def _next_work(self, patient: bool) -> Work | None:
+        """What timers and workers may do in the next turn; None if there is nothing to have a turn for."""
+        engine = self.engine
+        if self._schedule is None or not engine.work_waits:
+            return Work.ALL if engine.has_pending or engine.work_waits else None
+        work = self._schedule.choose()
+        if work is Work.NONE and not engine.has_pending:
+            return None if patient else Work.FIRST
+        return work
 
     def _serve(self, flow: Flow) -> None:
         ends = self._by_id.get(flow.id)
@@ -421,18 +454,19 @@ class MemoryDriver:
     def advance(self, seconds: float) -> None:
         """Let virtual time pass; timers, workers and alarms run in order of their instants."""
         end = self.now + seconds
-        self.settle()
+        self.catch_up()
         while True:
-            instant = self._next_instant()
+            instant = self.next_instant()
             if instant is None or instant > end:
                 break
             self.now = max(self.now, instant)
             self._run_alarms()
-            self.settle()
+            self.catch_up()
         self.now = end
-        self.settle()
+        self.catch_up()
 
-    def _next_instant(self) -> float | None:
+    def next_instant(self) -> float | None:
+        """When something is due next, seconds of virtual time; None if nothing is."""
         instants = [when for when, _, _ in self._alarms]
         deadline = self.engine.next_deadline
         if deadline is not None:
@@ -448,9 +482,9 @@ class MemoryDriver:
     def run_until(self, predicate: Callable[[], bool], limit: float = 3600.0) -> None:
         """Let time pass from instant to instant until `predicate()`; AssertionError after `limit` seconds."""
         end = self.now + limit
-        self.settle()
+        self.catch_up()
         while not predicate():
-            instant = self._next_instant()
+            instant = self.next_instant()
             if instant is None or instant > end:
                 raise AssertionError("nothing left to wait for")
             self.advance(max(0.0, instant - self.now))
@@ -476,7 +510,7 @@ class MemoryDriver:
     def close(self) -> None:
         """Stop the engine: flows are aborted, leaks reported; AssertionError when a ledger does not close."""
         self.engine.stop()
-        self.settle()
+        self.catch_up()
         for ends in self.flows:
             ends.serve()
             ends.flow.gone("stop")
