@@ -111,6 +111,8 @@ class Arbitration:
         self._decisions: dict[int, Decision] = {}  # by filter id, in the order of asking
         self._again: deque[Filter2] = deque()
         self._asked_again: set[int] = set()
+        self._struck: set[int] = set()  # filters whose callout broke its contract under `strict`
+        self.number = flow.number if flow is not None else 0
 
     def restart(self) -> None:
         """From the top, with the filters of now (reauthorisation, LAY-19, LAY-23)."""
@@ -149,8 +151,33 @@ class Arbitration:
         effect = rules.ACTION_EFFECT[filter.action_type].get(action_type)
         action, rule = effect or rules.OTHER_ACTION[filter.action_type]
         if rule is not None:
-            self.core.violation(rule, f"{entry.name} answered {action_type:#x}", flow=self.flow, entry=entry)
-        self.decide(Decision(action, not rights & _WRITE, filter, entry))
+            text = f"{entry.name} answered {action_type:#x}"
+            self.tell(rule, text, filter, entry)
+        if filter.filter_id not in self._struck:
+            self.decide(Decision(action, not rights & _WRITE, filter, entry))
+
+    def tell(
+        self, rule: str, text: str, filter: Filter2, entry: CalloutEntry, *, judged: bool = True
+    ) -> None:
+        """A violation of a callout of this layer; not `judged`: in a call that is being made."""
+        self.core.violation(
+            rule,
+            text,
+            flow=self.flow,
+            entry=entry,
+            filter_id=filter.filter_id,
+            layer=self,
+            judged=judged,
+        )
+
+    def strike(self, filter_id: int) -> None:
+        """`--verify strict`: this filter's callout broke its contract; `on_callout_error` stands for its answer."""
+        filter = next((each for each in self._filters if each.filter_id == filter_id), None)
+        if filter is None or filter_id in self._struck:
+            return
+        self._struck.add(filter_id)
+        if self.current is None or self.current[0].filter_id != filter_id:
+            self._decide_for(filter)  # else `_call` does, when the callout has returned
 
     def decide(self, decision: Decision) -> None:
         """A filter's decision; asked once more, its new one stands in the old one's place."""
@@ -222,14 +249,15 @@ class Arbitration:
                     values, self.make_meta(), self.layer_data(), self.classify_context, filter, context, out
                 )
         except CALLOUT_FAULTS as error:
-            core.violation(
-                "V-40", f"{type(error).__name__} out of classifyFn: {error}", flow=self.flow, error=error
-            )
+            core.violation("V-40", f"{type(error).__name__} out of classifyFn: {error}", error=error)
             core.frame = outer
             self._fault(filter, entry)
             return
         finally:
             core.frame = outer
+        if filter.filter_id in self._struck:
+            self._fault(filter, entry)
+            return
         self.after_callout(filter, entry, out)
         if not self.pended:
             self.answer(filter, entry, out.action_type, out.rights)
@@ -238,6 +266,11 @@ class Arbitration:
         """ACT-14: what it pended is void; `on_callout_error` stands for its answer."""
         self.after_fault(filter, entry)
         self.pended = False
+        self._decide_for(filter)
+
+    def _decide_for(self, filter: Filter2) -> None:
+        """What `on_callout_error` decides in a callout's place."""
         policy = rules.policy_for(self.core.options.policy.on_callout_error, filter.action_type)
         action = rules.BLOCK if policy == rules.POLICY_DROP else rules.CONTINUE
+        entry = self.callouts.registered_id(filter.callout_id)
         self.decide(Decision(action, not self.rights, filter, entry))

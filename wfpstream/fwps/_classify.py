@@ -225,7 +225,7 @@ class Classifier:
         self.core.check_budget("classifyFn", self.core.clock() - spent, lane, None)
         urged = lane.direction == rules.SEND and packet.stream_data.flags & rules.FLUSH_FLAG[rules.SEND]
         if urged and lane.held_since and self.core.clock() - lane.held_since > verify.callback_budget:
-            self.core.violation("V-43", "data was held although SEND_NODELAY was set", lane)
+            self.core.judged("V-43", "data was held although SEND_NODELAY was set", lane)
 
     def _name_slow(self, lane: Lane, spent: float) -> None:
         """The watchdog of `timeouts.turn`: who kept every flow waiting, and where; once a second each."""
@@ -274,12 +274,12 @@ class Classifier:
         pended = lane.pended_buffers > 0 or lane.fin_pended
         if kind == URGENT:
             if pended:
-                self.core.violation("V-17x", "an urgent byte overtakes what is pended", lane)
+                self.core.judged("V-17x", "an urgent byte overtakes what is pended", lane)
             return
         if pended:
-            self.core.violation("V-17", "PERMIT or CONTINUE while data or a FIN is pended out of band", lane)
+            self.core.judged("V-17", "PERMIT or CONTINUE while data or a FIN is pended out of band", lane)
         elif lane.oob_ever and not lane.stage.is_inspection:
-            self.core.violation("V-17w", "return to inline after out-of-band work", lane)
+            self.core.judged("V-17w", "return to inline after out-of-band work", lane)
         if kind == DATA:
             lane.last_blocked = False
 
@@ -316,7 +316,7 @@ class Classifier:
         packet: StreamCalloutIoPacket,
     ) -> None:
         """The lints of an answer: they change nothing (V-1, V-6, V-7, V-9..V-11, V-36, V-49)."""
-        report = self.core.violation
+        report = self.core.judged
         self._check_members(lane, out, packet)
         if lane.stage.is_inspection and frame.clones and out.action_type == rules.PLAIN_BLOCK:
             report("V-46", "an inspection callout clones and relies on BLOCK", lane)
@@ -337,7 +337,7 @@ class Classifier:
 
     def _check_members(self, lane: Lane, out: ClassifyOut, packet: StreamCalloutIoPacket) -> None:
         """Members a callout must leave alone (V-1, V-36, V-49)."""
-        report = self.core.violation
+        report = self.core.judged
         if out.rights != 1:
             report("V-1", "classifyOut.rights written at the stream layer", lane)
         if out.flags & rules.ABSORB:
@@ -355,7 +355,7 @@ class Classifier:
             return
         permit_all = out.action_type == int(ActionType.PERMIT) and not packet.count_bytes_enforced
         if permit_all and frame.injected:
-            self.core.violation("V-9", "PERMIT of 0 bytes permits everything (ACT-8)", lane)
+            self.core.judged("V-9", "PERMIT of 0 bytes permits everything (ACT-8)", lane)
 
     # -- the discard layer -----------------------------------------------------------------------------
 
@@ -377,6 +377,7 @@ class Classifier:
             if entry is None or not filter.matches(values.incoming_value, flow.endpoints.listener):
                 continue
             frame = Frame("classify", flow, None, filter.callout_id)
+            frame.filter_id = filter.filter_id
             out, packet = ClassifyOut(), StreamCalloutIoPacket(data, 0)
             outer, core.frame = core.frame, frame
             core.callbacks += 1
@@ -385,13 +386,13 @@ class Classifier:
                 assert entry.classify_fn is not None
                 entry.classify_fn(values, meta, packet, *context, filter, 0, out)
             except CALLOUT_FAULTS as error:
-                core.violation(
-                    "V-40", f"{type(error).__name__} at the discard layer: {error}", flow=flow, error=error
-                )
+                core.violation("V-40", f"{type(error).__name__} at the discard layer: {error}", error=error)
             finally:
                 core.frame = outer
             if out.flags & rules.ABSORB:
-                core.violation("V-36", "ABSORB at a discard layer", flow=flow)
+                core.violation(
+                    "V-36", "ABSORB at a discard layer", flow=flow, entry=entry, filter_id=filter.filter_id
+                )
         data.invalidate(keep_chain=False)
 
     # -- events ----------------------------------------------------------------------------------------

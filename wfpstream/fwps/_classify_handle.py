@@ -64,6 +64,10 @@ class ClassifyHandle:
         self.data: list[tuple[ConnectRequest, ConnectRequest]] = []
         self.redirection: Redirection | None = None
 
+    def tell(self, rule: str, text: str, *, judged: bool = False) -> None:
+        """A violation of the callout that holds it; not `judged`: in a call that is being made."""
+        self.arbitration.tell(rule, text, self.filter, self.entry, judged=judged)
+
     @property
     def usable(self) -> bool:
         """Inside the classify that acquired it, or while it pends that one (LAY-23)."""
@@ -134,23 +138,22 @@ class ClassifyHandles:
         """LAY-25, LAY-26: the copy becomes the current version."""
         if handle.over:
             return
-        core = self._core
         version = next((version for copy, version in handle.data if copy is data), None)
         redirection = handle.redirection
         if version is None or redirection is None or not handle.usable:
-            core.violation("V-60", "layer data applied that this handle has not acquired, or not any more")
+            handle.tell("V-60", "layer data applied that this handle has not acquired, or not any more")
             handle.data.clear()
             return
         handle.data = [pair for pair in handle.data if pair[0] is not data]
         if not handle.rights:
-            core.violation("V-60", "layer data applied without the write right")
+            handle.tell("V-60", "layer data applied without the write right")
             return
         self._restore(handle, data, version)
         if flags & _REAUTHORIZE:
             if handle.pended:
                 redirection.watch(handle.filter)
             else:
-                core.violation("V-64", "REAUTHORIZE_IF_MODIFIED_BY_OTHERS in a classify that is not pended")
+                handle.tell("V-64", "REAUTHORIZE_IF_MODIFIED_BY_OTHERS in a classify that is not pended")
         told = redirection.apply(data, handle.filter, handle.entry.name, self._knows_redirect_handle)
         for filter in told:
             handle.arbitration.ask_again(filter)
@@ -159,14 +162,14 @@ class ClassifyHandles:
         """LAY-24: what may not be changed is as before."""
         own = version.local_address_and_port, version, handle.filter.filter_id
         if (data.local_address_and_port, data.previous_version, data.modifier_filter_id) != own:
-            self._core.violation("V-60", "a member of the layer data changed that is not writable")
+            handle.tell("V-60", "a member of the layer data changed that is not writable")
             data.local_address_and_port, data.previous_version, data.modifier_filter_id = own
 
     def _discard(self, handle: ClassifyHandle) -> None:
         if handle.data:
             handle.data.clear()
             if not handle.over:
-                self._core.violation("V-60", "writable layer data acquired and not applied")
+                handle.tell("V-60", "writable layer data acquired and not applied", judged=True)
 
     # -- ends --------------------------------------------------------------------------------------------
 
@@ -206,6 +209,4 @@ class ClassifyHandles:
 
     def _leaked(self, handle: ClassifyHandle) -> None:
         if self._handles.pop(handle.value, None) is not None:
-            self._core.violation(
-                "V-60", f"{handle.entry.name} did not release a classify handle", entry=handle.entry
-            )
+            handle.tell("V-60", f"{handle.entry.name} did not release a classify handle", judged=True)

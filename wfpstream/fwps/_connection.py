@@ -119,6 +119,11 @@ class Attempt:
         self._owner.forget(self)
 
     @property
+    def number(self) -> int:
+        """What events call the flow it may become."""
+        return self.flow_id if self.endpoints.label is None else self.endpoints.label
+
+    @property
     def redirected(self) -> bool:
         """It goes elsewhere than the client asked (LAY-27)."""
         return self.upstream != self.endpoints.destination

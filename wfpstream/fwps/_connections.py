@@ -175,6 +175,7 @@ class Connections:
         )
         walk.attempt = attempt
         walk.layer_name = name
+        walk.number = attempt.number
         walk.after_callout = partial(self._after_callout, walk)
         walk.after_fault = partial(self._after_fault, walk)
         return walk
@@ -200,9 +201,7 @@ class Connections:
             return
         absorbs = pending.by_handle or out.flags & rules.ABSORB
         if out.action_type != rules.PLAIN_BLOCK or not absorbs:
-            self.core.violation(
-                "V-64", f"{entry.name} pended and did not answer BLOCK with ABSORB", entry=entry
-            )
+            walk.tell("V-64", f"{entry.name} pended and did not answer BLOCK with ABSORB", filter, entry)
 
     def _after_fault(self, walk: Walk, filter: Filter2, entry: CalloutEntry) -> None:
         """ACT-14: what it pended before it raised is void."""
@@ -220,7 +219,7 @@ class Connections:
         attempt.walk = None
         attempt.reauthorizing = False
         self.handles.after_layer(walk)
-        verdict = walk.verdict
+        verdict = walk.verdict  # after that, for what is found there may count under `strict`
         if verdict.action == rules.BLOCK:
             self._block(attempt, walk, verdict.filter_id, verdict.callout_name)
         elif walk.layer_name == CONNECT_REDIRECT:
@@ -359,7 +358,12 @@ class Connections:
         entry = self.callouts.registered_id(filter.callout_id)
         if entry is not None and entry.version == 0 and filter.filter_id not in self._version0_told:
             self._version0_told.add(filter.filter_id)
-            self.core.violation("V-62", f"version-0 callout {entry.name} at CONNECT_REDIRECT", entry=entry)
+            self.core.violation(
+                "V-62",
+                f"version-0 callout {entry.name} at CONNECT_REDIRECT",
+                entry=entry,
+                filter_id=filter.filter_id,
+            )
 
     def _reauthorize(self, layers: set[int]) -> None:
         for flow in list(self.core.flows.values()):

@@ -123,9 +123,7 @@ class Contexts:
         try:
             entry.flow_delete_fn(layer_id, callout_id, context)
         except CALLOUT_FAULTS as error:
-            core.violation(
-                "V-40", f"{type(error).__name__} out of flowDeleteFn: {error}", flow=flow, error=error
-            )
+            core.violation("V-40", f"{type(error).__name__} out of flowDeleteFn: {error}", error=error)
         finally:
             core.frame = outer
         if core.times_callbacks:

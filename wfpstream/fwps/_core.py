@@ -10,13 +10,14 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from wfpstream.fwp import NtStatus
 
 from ._filter import EMPTY_FILTER_SET, FilterSet
 from ._options import EngineOptions
-from ._violations import ALWAYS_REPORTED, SEVERITY, where_in_callout, where_raised
+from ._violation_rules import VIOLATION_RULES
+from ._violations import ALWAYS_REPORTED, where_defined, where_in_callout, where_raised
 
 if TYPE_CHECKING:
     from ._callout import CalloutEntry
@@ -31,13 +32,33 @@ TRACE_EVENTS = frozenset(
 )
 
 
+class Numbered(Protocol):
+    """A flow, or a connection that is not one yet, by what events call it."""
+
+    number: int
+
+
+class Layer(Numbered, Protocol):
+    """The arbitration of a layer before the stream (`_arbitration`), as far as violations need it."""
+
+    @property
+    def current(self) -> tuple[Any, CalloutEntry] | None: ...
+    def strike(self, filter_id: int) -> None: ...
+
+
 class Frame:
-    """The callback on the stack: what it is, for whom, and what it did so far."""
+    """The callback on the stack: what it is, for whom, and what it did so far.
+
+    `about` is the lane that reports name where `lane` is None because no stream indication is under way; `filter_id`
+    the filter where there is no lane at all.
+    """
 
     __slots__ = (
         "abort",
+        "about",
         "callout_id",
         "clones",
+        "filter_id",
         "fin",
         "flow",
         "injected",
@@ -59,6 +80,8 @@ class Frame:
         self.injected = False
         self.abort = False
         self.fin = False
+        self.about: Lane | None = None
+        self.filter_id = 0
         self.pending: Any = None
 
 
@@ -111,6 +134,7 @@ class Core:
         self._sequence = 0
         self._delivering = False
         self.violations: dict[str, int] = {}
+        self.called_from: str | None = None  # where in a foreign thread the call under way was made (IRQ-6)
         self.counters: dict[str, int] = {}
         self.stored = 0
         self.reset_at: dict[int, float] = {}  # flows that were reset, for as long as V-37 may want to know
@@ -229,7 +253,7 @@ class Core:
 
     # -- events ------------------------------------------------------------------------------------
 
-    def emit(self, event: str, flow: Flow | None, **keys: Any) -> None:
+    def emit(self, event: str, flow: Numbered | None, **keys: Any) -> None:
         """Queue one net event for the sinks; costs nothing to build when there is none (caller checks)."""
         self._sequence += 1
         record: Event = {
@@ -294,24 +318,57 @@ class Core:
         severity: str | None = None,
         entry: CalloutEntry | None = None,
         error: BaseException | None = None,
+        *,
+        filter_id: int = 0,
+        layer: Layer | None = None,
+        where: str | None = None,
+        judged: bool = False,
     ) -> None:
         """Report a broken contract (section 20). Never raises; what happens to the bytes is the caller's.
 
-        The place is the lane's, or `entry`'s, or that of the callback on the stack.
+        Who did it is the lane's callout, or `entry` with `filter_id`, or the callback on the stack. The place is
+        `where`, or that of `error`, or of the call that is being made; a `judged` one is of a callback that has
+        returned, and a callout that is named without any call gets its classifyFn.
         """
-        if self.options.verify.level == "off" and rule not in ALWAYS_REPORTED:
+        verify = self.options.verify
+        if verify.level == "off" and rule not in ALWAYS_REPORTED:
             return
-        severity = severity or SEVERITY.get(rule, "E")
+        table = VIOLATION_RULES[rule]
+        severity = severity or table.severity
         self.violations[rule] = self.violations.get(rule, 0) + 1
-        if lane is not None:
-            flow = lane.stage.flow
-        place = self._place(lane, entry)
-        if error is not None:
-            place["where"] = where_raised(error) or place["where"]
+        frame = self.frame
+        if frame is not None and lane is None and entry is None:
+            lane = frame.lane
+            layer = layer or frame.pending
         if self.sinks:
-            self.emit("violation", flow, rule=rule, severity=severity, text=text, **place)
-        if severity == "E" and self.options.verify.level == "strict" and lane is not None:
-            self.strict_fault(lane)
+            about = lane or (frame.about if frame is not None and entry is None else None)
+            if about is not None:
+                place = self._place_of_lane(about)
+                flow = about.stage.flow
+            else:
+                flow = flow or (frame.flow if frame is not None else None)
+                place = self._place(flow, entry, filter_id, layer)
+            found = self.find_entry(place.pop("callout_id"))
+            code_of = found if found is not None else entry
+            if where is None and error is not None:
+                where = where_raised(error)
+            place["where"] = where or self._where(code_of, judged)
+            told = {
+                "says": table.says,
+                "decided_by": list(table.decided_by),
+                "documented": list(table.documented),
+            }
+            self.emit("violation", flow or layer, rule=rule, severity=severity, text=text, **told, **place)
+        if severity == "E" and verify.level == "strict":
+            if lane is not None:
+                self.strict_fault(lane)
+            elif layer is not None:
+                current = layer.current
+                layer.strike(filter_id or (current[0].filter_id if current is not None else 0))
+
+    def judged(self, rule: str, text: str, lane: Lane) -> None:
+        """A violation in an answer: the callback has returned, and is the place."""
+        self.violation(rule, text, lane, judged=True)
 
     @property
     def times_callbacks(self) -> bool:
@@ -323,7 +380,7 @@ class Core:
         """V-42: a callback took longer than its budget (IRQ-1)."""
         spent = self.clock() - began
         if spent > self.options.verify.callback_budget:
-            self.violation("V-42", f"{what} took {spent * 1000:.0f} ms", lane, entry=entry)
+            self.violation("V-42", f"{what} took {spent * 1000:.0f} ms", lane, entry=entry, judged=True)
 
     def once_a_second(self, key: str) -> bool:
         """Is it time again to say this?"""
@@ -334,28 +391,44 @@ class Core:
         self._said[key] = now
         return True
 
-    def _place(self, lane: Lane | None, entry: CalloutEntry | None) -> dict[str, Any]:
-        if lane is None:
-            told = entry is not None
-            if entry is None and self.frame is not None:
-                entry = self.find_entry(self.frame.callout_id)
-            where = self._where(entry, told)
-            name = entry.name if entry is not None else None
-            return {"callout": name, "filter": None, "dir": None, "offset": None, "where": where}
+    def _place_of_lane(self, lane: Lane) -> dict[str, Any]:
         stage = lane.stage
         return {
             "callout": stage.entry.name if stage.entry else None,
+            "callout_id": stage.filter.callout_id,
             "filter": stage.filter.filter_id,
             "dir": stage.flow.direction_name(lane.direction),
             "offset": stage.flow.offset_at(lane),
-            "where": self._where(stage.entry, False),
         }
 
-    def _where(self, entry: CalloutEntry | None, told: bool) -> str | None:
+    def _place(
+        self, flow: Flow | None, entry: CalloutEntry | None, filter_id: int, layer: Layer | None
+    ) -> dict[str, Any]:
+        """What is known where no direction of a stream is concerned."""
+        frame = self.frame
+        if entry is None and frame is not None:
+            entry = self.find_entry(frame.callout_id)
+            filter_id = filter_id or frame.filter_id
+        current = layer.current if layer is not None else None
+        if not filter_id and current is not None:
+            filter_id = current[0].filter_id
+        if not filter_id and flow is not None and entry is not None:
+            stage = flow.stage_of(entry.callout_id)
+            filter_id = stage.filter.filter_id if stage is not None else 0
+        return {
+            "callout": entry.name if entry is not None else None,
+            "callout_id": entry.callout_id if entry is not None else 0,
+            "filter": filter_id or None,
+            "dir": None,
+            "offset": None,
+        }
+
+    def _where(self, entry: CalloutEntry | None, judged: bool) -> str | None:
         """The line that made a call, or, for an answer judged after its callback returned, the callback."""
-        code = entry.classify_code if entry is not None else None
-        judged_later = told or (self.running and self.frame is None)
-        return where_in_callout(code if judged_later else None) or where_in_callout(code)
+        defined = where_defined(entry.classify_fn, entry.owner) if entry is not None else None
+        if judged or (self.running and self.frame is None):
+            return defined or where_in_callout() or self.called_from
+        return where_in_callout() or self.called_from or defined
 
     def refused(self, call: str, status: NtStatus, rule: str, flow: Flow | None = None) -> NtStatus:
         """VRF-6: a call that was not STATUS_SUCCESS is an event with the rule that decided it."""

@@ -5,6 +5,7 @@ Owns the classification of that layer and the birth of a flow. It must not know 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from wfpstream.fwp import NtStatus
@@ -91,14 +92,14 @@ class Establisher:
             flow,
             endpoints.listener,
         )
-        arbitration.after_callout = self._lint
+        arbitration.after_callout = partial(self._lint, arbitration)
         return arbitration
 
-    def _lint(self, filter: Filter2, entry: CalloutEntry, out: ClassifyOut) -> None:
+    def _lint(self, arbitration: Arbitration, filter: Filter2, entry: CalloutEntry, out: ClassifyOut) -> None:
         """V-44: neither Block nor Permit belongs here (LAY-6)."""
         hinted = out.action_type == rules.PLAIN_PERMIT and self.core.options.verify.hints
         if out.action_type == rules.PLAIN_BLOCK or hinted:
-            self.core.violation("V-44", f"{entry.name} decides at FLOW_ESTABLISHED", entry=entry)
+            arbitration.tell("V-44", f"{entry.name} decides at FLOW_ESTABLISHED", filter, entry)
 
     def _refuse(self, flow: Flow, arbitration: Arbitration, layer: str) -> None:
         core = self.core

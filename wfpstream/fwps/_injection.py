@@ -495,6 +495,7 @@ class Injector:
             )
         entry = lane.stage.entry
         frame = Frame("completion", flow, None, entry.callout_id if entry else 0)
+        frame.about = lane
         outer, core.frame = core.frame, frame
         core.callbacks += 1
         began = core.clock()

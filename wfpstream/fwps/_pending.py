@@ -87,8 +87,8 @@ class Pendings:
             self._give_up(pending)
 
     def _give_up(self, pending: Pending) -> None:
-        self._core.violation(
-            "V-59", f"{pending.entry.name} never completed a pended connection", entry=pending.entry
+        pending.arbitration.tell(
+            "V-59", f"{pending.entry.name} never completed a pended connection", pending.filter, pending.entry
         )
         self.drop(pending)
         pending.gave_up()

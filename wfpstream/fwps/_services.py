@@ -314,6 +314,7 @@ class RunTime(ConnectionServices):
             return NtStatus.STATUS_SUCCESS
         core = self.core
         outer, core.frame = core.frame, Frame("notify", None, None, entry.callout_id)
+        core.frame.filter_id = filter.filter_id
         try:
             return int(entry.notify_fn(notify_type, filter_key, filter))
         except CALLOUT_FAULTS as error:

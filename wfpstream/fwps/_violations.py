@@ -1,130 +1,100 @@
-"""The contract violations V-* (section 20): severity, and where in a callout's code it happened.
+"""Where in a callout's code a contract violation happened (section 20), and which are always told.
 
-Owns the table; detecting is done where the rule is. It must not know flows or lanes.
+Owns finding the place on the stack, in a traceback, or of a callback that has returned. It must not know flows.
 """
 
 from __future__ import annotations
 
 import sys
+from functools import partial
+from inspect import getattr_static
 from types import CodeType, FrameType
+
+from ._violation_rules import VIOLATION_RULES
 
 # What comes out of a callout's code and is its fault (ACT-14). It may not end the process it is a guest in, so
 # `sys.exit` is one of these; an interrupt from the keyboard is not.
 CALLOUT_FAULTS = (Exception, SystemExit)
 
-# E = contract broken, W = warning, L = lint.
-SEVERITY: dict[str, str] = {
-    **dict.fromkeys(
-        (
-            "V-2",
-            "V-3",
-            "V-4",
-            "V-5",
-            "V-6",
-            "V-8",
-            "V-14",
-            "V-16",
-            "V-17",
-            "V-18",
-            "V-19",
-            "V-21",
-            "V-22",
-            "V-23",
-            "V-25",
-            "V-26",
-            "V-27",
-            "V-28",
-            "V-29",
-            "V-31",
-            "V-32",
-            "V-33",
-            "V-34",
-            "V-35",
-            "V-37",
-            "V-38",
-            "V-39",
-            "V-40",
-            "V-41",
-            "V-46",
-            "V-56",
-            "V-59",
-            "V-60",
-            "V-61",
-            "ACT-13",
-        ),
-        "E",
-    ),
-    **dict.fromkeys(
-        (
-            "V-13",
-            "V-17w",
-            "V-20",
-            "V-30",
-            "V-47",
-            "V-48",
-            "V-50",
-            "V-51",
-            "V-52",
-            "V-53",
-            "V-54",
-            "V-57",
-            "V-58",
-            "V-62",
-            "V-63",
-        ),
-        "W",
-    ),
-    **dict.fromkeys(
-        (
-            "V-1",
-            "V-4b",
-            "V-7",
-            "V-9",
-            "V-10",
-            "V-11",
-            "V-12",
-            "V-15",
-            "V-17x",
-            "V-24",
-            "V-36",
-            "V-42",
-            "V-43",
-            "V-44",
-            "V-45",
-            "V-49",
-            "V-55",
-            "V-64",
-        ),
-        "L",
-    ),
-}
-
 # These decide what happens to the bytes (ACT-13, ACT-14), so they are told even when nobody verifies.
 ALWAYS_REPORTED = frozenset(("V-2", "V-3", "V-5", "V-40", "ACT-13"))
 
+SEVERITY: dict[str, str] = {rule: one.severity for rule, one in VIOLATION_RULES.items()}
+
 _PACKAGE = __name__.rpartition(".")[0].rpartition(".")[0]
 
+# A call on its way from a callout to the place that judges it goes through these rooms, and through nothing else of
+# this package: whatever lies behind another of its modules is a driver's caller, not a callout.
+_IN_BETWEEN = tuple(f"{_PACKAGE}.{room}." for room in ("fwp", "fwps", "fwpm", "engine"))
+_ON_BEHALF = (f"{_PACKAGE}.testing._accounted", f"{_PACKAGE}.testing._api_faults")
+_DOOR = f"{_PACKAGE}.engine._bridge"  # behind it is the event loop; the caller waits in a thread of its own
 
-def where_in_callout(code: CodeType | None) -> str | None:
-    """file:line of `code`, else of the innermost frame outside this package."""
-    if code is not None:
-        return f"{code.co_filename}:{code.co_firstlineno}"
+
+def where_in_callout() -> str | None:
+    """file:line of the innermost frame that is a callout's code, None if none is on the stack."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         module = frame.f_globals.get("__name__", "")
-        if module.startswith(_PACKAGE + ".callouts.") or not module.startswith(_PACKAGE + "."):
-            break
+        if _is_callouts(module):
+            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        if module == _DOOR or not (module.startswith(_IN_BETWEEN) or module in _ON_BEHALF):
+            return None
         frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else None
+    return None
 
 
 def where_raised(error: BaseException) -> str | None:
-    """file:line of the innermost frame outside this package that an exception came through."""
+    """file:line of the innermost callout frame that an exception came through."""
     found = None
     traceback = error.__traceback__
     while traceback is not None:
-        module = traceback.tb_frame.f_globals.get("__name__", "")
-        if module.startswith(_PACKAGE + ".callouts.") or not module.startswith(_PACKAGE + "."):
+        if _is_callouts(traceback.tb_frame.f_globals.get("__name__", "")):
             found = f"{traceback.tb_frame.f_code.co_filename}:{traceback.tb_lineno}"
         traceback = traceback.tb_next
     return found
+
+
+def where_defined(function: object, owner: object = None) -> str | None:
+    """file:line of a callback's `def`.
+
+    Where the function is a base class's of this package, the first one that the class of its `owner` defines.
+    """
+    code = _code_of(function)
+    if code is None or _is_callouts(_module_of(function)) or owner is None:
+        return _line_of(code)
+    for each in type(owner).__mro__:
+        if not _is_callouts(each.__module__):
+            break
+        found = [_code_of(member) for member in vars(each).values()]
+        own = [one for one in found if one is not None]
+        if own:
+            return _line_of(min(own, key=lambda one: one.co_firstlineno))
+    return _line_of(code)
+
+
+def _is_callouts(module: str) -> bool:
+    """Callouts are what is outside of this package, and the built-in ones."""
+    return module.startswith(_PACKAGE + ".callouts.") or not f"{module}.".startswith(_PACKAGE + ".")
+
+
+def _line_of(code: CodeType | None) -> str | None:
+    return f"{code.co_filename}:{code.co_firstlineno}" if code is not None else None
+
+
+def _code_of(function: object) -> CodeType | None:
+    """The code behind a function, a method, a partial, a decorated function or a callable object."""
+    for _ in range(100):  # a chain of wrappers may be a ring
+        inner = getattr(function, "__wrapped__", None) or getattr(function, "__func__", None)
+        inner = inner or (function.func if isinstance(function, partial) else None)
+        if inner is None:
+            break
+        function = inner
+    if not hasattr(function, "__code__") and not isinstance(function, type):
+        function = getattr_static(type(function), "__call__", None)
+    code = getattr(function, "__code__", None)
+    return code if isinstance(code, CodeType) else None
+
+
+def _module_of(function: object) -> str:
+    code_holder = getattr(function, "__func__", function)
+    return str(getattr(code_holder, "__module__", ""))

@@ -229,7 +229,7 @@ class Waterfall(Passage):
         offset = flow.read[direction]
         result = self.classifier.classify(flow, lane, ABORT, flags, [], 0, rules.NO_MORE_DATA, 0, offset)
         if result is not None and not rules.is_legal_on_abort(result[1].stream_action):
-            self.core.violation(
+            self.core.judged(
                 "ACT-13", f"stream action {result[1].stream_action} on an ABORT indication", lane
             )
         self.classifier.finish(flow, lane)
@@ -286,7 +286,7 @@ class Waterfall(Passage):
 
     def _illegal(self, flow: Flow, lane: Lane, kind: int, length: int, action: int, fault: str) -> None:
         """ACT-13."""
-        self.core.violation(fault, f"stream action {action} is not allowed here", lane)
+        self.core.judged(fault, f"stream action {action} is not allowed here", lane)
         name = "on_limit" if fault == "V-2" else "on_callout_error"
         self._fault(flow, lane, kind, length, getattr(self.core.options.policy, name), name)
 
@@ -313,7 +313,7 @@ class Waterfall(Passage):
         """DRP-1."""
         dropped, rule = rules.DROP_EFFECT[lane.stage.filter.action_type]
         if rule is not None:
-            self.core.violation(rule, "DROP_CONNECTION under this filter type", lane)
+            self.core.judged(rule, "DROP_CONNECTION under this filter type", lane)
         if dropped:
             self.doom(flow, "drop")
         else:
@@ -328,12 +328,10 @@ class Waterfall(Passage):
     def _wait(self, lane: Lane, length: int, packet: StreamCalloutIoPacket) -> None:
         """NMD-1..NMD-4: the whole indication stays."""
         if packet.count_bytes_required > self.core.options.limits.need_more_data:
-            self.core.violation(
-                "V-12", f"{packet.count_bytes_required} bytes asked for, above the limit", lane
-            )
+            self.core.judged("V-12", f"{packet.count_bytes_required} bytes asked for, above the limit", lane)
         lane.asked_again = lane.asked_again + 1 if 0 < packet.count_bytes_required <= length else 0
         if lane.asked_again == ENDLESS_REQUESTS:
-            self.core.violation("V-51", "NEED_MORE_DATA again and again for bytes that are there", lane)
+            self.core.judged("V-51", "NEED_MORE_DATA again and again for bytes that are there", lane)
         lane.mode = NEED_MORE
         lane.remainder = 0
         lane.limit_shown = False
@@ -359,7 +357,7 @@ class Waterfall(Passage):
         """ALW-1..ALW-3: this callout is not asked any more; what it holds goes on, in both directions."""
         stage = lane.stage
         if any(each.pended_buffers or each.fin_pended for each in stage.lanes):
-            self.core.violation("V-18", "ALLOW_CONNECTION with something pended", lane)
+            self.core.judged("V-18", "ALLOW_CONNECTION with something pended", lane)
         self.bypass(flow, stage)
 
     def bypass(self, flow: Flow, stage: Stage) -> None:
@@ -380,16 +378,16 @@ class Waterfall(Passage):
             rules.ACTION_EFFECT[filter_action].get(out.action_type) or rules.OTHER_ACTION[filter_action]
         )
         if rule is not None:
-            self.core.violation(rule, f"action type {out.action_type:#x} under this filter type", lane)
+            self.core.judged(rule, f"action type {out.action_type:#x} under this filter type", lane)
         count = packet.count_bytes_enforced
         if not 0 <= count <= length:
             if kind != FIN:  # ACT-9: irrelevant there
-                self.core.violation("V-8", f"{count} bytes enforced of {length}", lane)
+                self.core.judged("V-8", f"{count} bytes enforced of {length}", lane)
             count = length
         elif count == 0:
             count = length
         if count < length and lane.limit_shown:
-            self.core.violation("V-13", f"{count} of {length} bytes decided at the buffer limit", lane)
+            self.core.judged("V-13", f"{count} of {length} bytes decided at the buffer limit", lane)
         self._move(flow, lane, kind, count, effect, out.action_type, length - count)
 
     def _move(
