@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.system import require
-from wfpstream.replay._output import CaptureFile, StreamWriter, format_of
-from wfpstream.wire import LINK_ETHERNET, Segment, walk
+from wfpstream.replay._output import CaptureFile, format_of
+from wfpstream.wire import LINK_ETHERNET, Segment, StreamWriter, walk
 
 FIN, SYN, RST, PSH, ACK, URG = 1, 2, 4, 8, 16, 32
 MASK = 0xFFFFFFFF

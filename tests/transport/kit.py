@@ -15,7 +15,7 @@ from typing import Any, ParamSpec
 
 import trio
 
-from wfpstream.engine import EngineOptions, FilterEngine, Flow
+from wfpstream.engine import EngineOptions, FilterEngine, Flow, Tap
 from wfpstream.fwp import ActionType
 from wfpstream.fwps import (
     Callout,
@@ -331,6 +331,7 @@ async def live(
     mark: int = 0,
     original: Callable[[socket.socket], tuple[str, int] | None] = original_destination,
     resolver: trio.abc.HostnameResolver | None = None,
+    tap: Tap | None = None,
     **fields: Any,
 ) -> AsyncIterator[Live]:
     """Run a proxy; at the end every flow must be gone, accounted for, and (`quiet`) nothing complained of.
@@ -357,6 +358,7 @@ async def live(
             log=run.lines.append,
             mark=mark,
             original=original,
+            tap=tap,
             task_status=task_status,
         )
 

@@ -57,4 +57,5 @@ __all__ = [
     "describe_flow",
     "describe_flow_in_depth",
     "describe_load",
+    "tapped",
 ]

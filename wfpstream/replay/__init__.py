@@ -6,9 +6,11 @@ configuration files, event files or the command line.
 
 from __future__ import annotations
 
+from wfpstream.wire import StreamWriter
+
 from ._jobs import replay_captures
 from ._options import ReplayOptions
-from ._output import CaptureFile, StreamWriter, format_of
+from ._output import CaptureFile, format_of
 from ._reader import CaptureError, CaptureReader, open_capture
 from ._replay import CaptureReplay, ReplayResult, replay_capture
 from ._results import CaptureSummary, DirectionResult, StreamResult

@@ -16,12 +16,13 @@ from typing import Any, BinaryIO, cast
 
 from wfpstream.engine import EngineOptions, FilterEngine
 from wfpstream.fwps import Callout
+from wfpstream.wire import StreamWriter
 
 from ._feed import Feed
 from ._half import Half
 from ._options import ReplayOptions
 from ._order import STEPS, Event, EventTaker, FrameTaker, Key, Order
-from ._output import CaptureFile, StreamWriter, format_of
+from ._output import CaptureFile, format_of
 from ._player import LATEST_NS, NONE, EngineFactory, Player, addresses_of
 from ._reader import CaptureReader, open_capture
 from ._results import CaptureSummary, DirectionResult, StreamResult

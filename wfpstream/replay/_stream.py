@@ -30,7 +30,7 @@ HOLE_NS = 120_000_000_000
 
 
 class Writer(Protocol):
-    """One stream of the output capture (`_output.StreamWriter`)."""
+    """One stream of the output capture (`wire.StreamWriter`)."""
 
     def syn(self, time_ns: int) -> None: ...
     def syn_again(self, time_ns: int) -> None: ...

@@ -15,8 +15,10 @@ from ._canonical import (
     canonical,
     canonical_diff,
 )
+from ._chop import Chop, Cutter
 from ._memory_driver import EventList, FlowEnds, MemoryDriver, Peer
 from ._memory_world import MemoryWorld
+from ._recorder import Moment, Recorder
 from ._world import (
     CAPABILITIES,
     Act,
@@ -47,7 +49,9 @@ __all__ = [
     "CanonicalLog",
     "CanonicalRun",
     "CanonicalStage",
+    "Chop",
     "Connect",
+    "Cutter",
     "EndState",
     "EventList",
     "Exploration",
@@ -58,7 +62,9 @@ __all__ = [
     "FlowEnds",
     "MemoryDriver",
     "MemoryWorld",
+    "Moment",
     "Peer",
+    "Recorder",
     "Reset",
     "Send",
     "Side",

@@ -108,6 +108,11 @@ class FlowEnds:
         self.local = Peer(self)
         self.remote = Peer(self)
         self._driver = driver
+        self._io = flow  # as the peers use it: with a tap in between, if there is one
+        if driver.tap is not None:
+            driver.tap.joined(flow.number, "client", None, flow.endpoints.client)
+            driver.tap.joined(flow.number, "upstream", None, flow.endpoints.destination)
+            self._io = tapped(flow, driver.tap)
         self._outbox: tuple[deque[Item], deque[Item]] = (deque(), deque())
         self._serving = False
         self._gone = False
@@ -147,7 +152,7 @@ class FlowEnds:
         leg = LEGS[who]
         (self.local, self.remote)[leg].reset = True
         self._drain_outbox_before_reset(leg)
-        self.flow.reset(leg, f"reset by {who}")
+        self._io.reset(leg, f"reset by {who}")
         self._driver.settle()
         self.serve()
 
@@ -210,12 +215,12 @@ class FlowEnds:
             return False
         kind, data, push, missing = outbox.popleft()
         if kind == "fin":
-            self.flow.received_fin(direction)
+            self._io.received_fin(direction)
         elif kind == "gap":
             self.flow.gap(direction, missing)
         else:
             self._buffer = bytearray(data)
-            self.flow.received(direction, self._buffer, kind == "urgent", kind == "data+fin", push)
+            self._io.received(direction, self._buffer, kind == "urgent", kind == "data+fin", push)
             self._write(SEND)
             self._write(RECEIVE)
             self._driver.engine.settle_output(self.flow)
@@ -235,7 +240,7 @@ class FlowEnds:
             elif deferred:
                 self.flow.unread(leg, len(data))
             else:
-                self.flow.received(leg, data, urgent=kind == "urgent", push=push)
+                self._io.received(leg, data, urgent=kind == "urgent", push=push)
                 self._driver.engine.settle_output(self.flow)
 
     def _write(self, direction: int) -> bool:
@@ -249,10 +254,10 @@ class FlowEnds:
             if not taken:
                 break
             moved = True
-            self.flow.sent(direction, taken)
+            self._io.sent(direction, taken)
         if output.fin and not output.length and not peer.reset:
             peer.fin = True
-            self.flow.fin_sent(direction)
+            self._io.fin_sent(direction)
             moved = True
         return moved
 

@@ -137,7 +137,7 @@ class FlowDriver:
         told = False
         for side in self.sides:
             if side.lost and side.reader_done and self.flow.abort == ABORT_NONE:
-                self.flow.reset(side.index, side.reset_reason)
+                side.flow.reset(side.index, side.reset_reason)
                 self._reason = side.reset_reason
                 told = True
         return told

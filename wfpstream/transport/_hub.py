@@ -16,7 +16,7 @@ import trio
 from ._sockets import HangupWatch
 
 if TYPE_CHECKING:
-    from wfpstream.engine import FilterEngine
+    from wfpstream.engine import FilterEngine, Tap
 
 __all__ = ["RECEIVE_SIZE", "Hub", "Served"]
 
@@ -50,10 +50,14 @@ class Hub:
     """One per engine: `async with` is not needed, `open` and `close` count its users.
 
     Each user has a task that awaits `run`. One of them leads; when it ends the next one takes over.
+
+    Attributes:
+        tap: sees what the legs of flows made from now on read and write; None costs nothing.
     """
 
     def __init__(self, engine: FilterEngine) -> None:
         self.engine = engine
+        self.tap: Tap | None = None
         self.watch = HangupWatch()
         self.buffer = memoryview(bytearray(_receive_size(engine)))
         self.drivers: dict[int, Served] = {}

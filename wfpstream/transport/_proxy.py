@@ -12,7 +12,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import trio
 
@@ -24,13 +24,14 @@ from ._sockets import original_destination, reset_now
 from ._transparent import Departures
 
 if TYPE_CHECKING:
-    from wfpstream.engine import FilterEngine
+    from wfpstream.engine import FilterEngine, Tap
 
     from ._arrival import OriginalDestination
 
 __all__ = ["Proxy", "serve_proxy"]
 
 Log = Callable[[str], object]
+Admission = Literal["serve", "refuse", "reset", "ignore"]
 
 # How long accepting rests without descriptors, unless a connection ends before.
 EXHAUSTED_PAUSE = 0.1
@@ -68,6 +69,7 @@ class Proxy:
         self.rejected = self._reception.rejected
         self._connections: trio.Nursery
         self._accepting: trio.Nursery
+        self._admission: Admission = "serve"
         self._is_rearranging = False
         self._rearrangement: Rearrangement | None = None
         self._stop = trio.Event()
@@ -113,6 +115,35 @@ class Proxy:
         """Wait until there are no more than `most` connections."""
         while self.connections > most:
             await self._changed.park()
+
+    def admit(self, how: Admission) -> None:
+        """How newcomers are met from now on, at all listeners. Who is connected, or waits in a backlog, is served.
+
+        Args:
+            how: "serve" them; "refuse" connects, as where nobody listens; "reset" each as soon as it is accepted;
+                "ignore" connects, as a host that is not there: who still tries when that ends is served then. The
+                ports stay ours in all cases.
+
+        Raises:
+            OSError: the system does not allow it; the text says at which address.
+        """
+        waiting: deque[tuple[Listener, Accepted]] = deque()
+        for listener in self.listeners if not self._stop.is_set() else ():
+            waiting.extend((listener, accepted) for accepted in _MEET[how](listener))
+        self._admission = how
+        if waiting:
+            self._connections.start_soon(self._receive_waiting, waiting)
+
+    async def abort_connections(self, patience: float = 0.5) -> None:
+        """Reset every connection there is, established or on its way, and wait until they are gone.
+
+        `patience`: seconds for flows that have ended already and still deliver what they owe.
+        """
+        await self._reception.abort_all(patience)
+
+    def shut_down_connections(self) -> None:
+        """From any thread, for when this one's loop hangs: end every connection, so that peers need not wait."""
+        self._reception.shut_down_all()
 
     async def prepare(self, specs: Sequence[ListenerSpec]) -> Rearrangement:
         """Open, beside the listeners in force, what `specs` ask for and is not open yet; nothing else changes.
@@ -225,6 +256,10 @@ class Proxy:
                     await self._changed.park()
                 continue
             short = False
+            if self._admission == "reset":
+                reset_now(accepted.sock)
+                await trio.lowlevel.checkpoint()
+                continue
             self._reception.receive(listener, accepted, self._connections)
             if self.accepted % ACCEPTS_IN_A_ROW == 0:
                 await trio.lowlevel.checkpoint()
@@ -239,6 +274,24 @@ class Proxy:
         return [(listener.host, listener.port) for listener in self.listeners]
 
 
+def _serve(listener: Listener) -> list[Accepted]:
+    listener.serve()
+    return []
+
+
+def _reset(listener: Listener) -> list[Accepted]:
+    listener.serve()
+    return listener.take_waiting()
+
+
+_MEET: dict[Admission, Callable[[Listener], list[Accepted]]] = {
+    "serve": _serve,
+    "refuse": Listener.refuse,
+    "reset": _reset,
+    "ignore": Listener.ignore,
+}
+
+
 async def serve_proxy(
     engine: FilterEngine,
     listeners: Sequence[ListenerSpec],
@@ -249,6 +302,7 @@ async def serve_proxy(
     ready: Callable[[Proxy], object] | None = None,
     mark: int = 0,
     original: OriginalDestination = original_destination,
+    tap: Tap | None = None,
     task_status: trio.TaskStatus[Proxy] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Relay the connections of all listeners through `engine`, until `Proxy.stop` or cancellation.
@@ -263,12 +317,14 @@ async def serve_proxy(
         mark: SO_MARK for upstream sockets, so that interception lets them pass; 0 for none. Without the right to
             set it `log` is told once, and they go unmarked.
         original: how a redirect listener learns where an accepted socket was going, None if that is not known.
+        tap: sees what every leg reads and writes, and may cut what is read; None costs nothing.
 
     Raises:
         OSError: an address cannot be listened on, or mode tproxy lacks its capability; nothing is left open then.
     """
     opened = await open_listeners(listeners, bound)
     hub = Hub.open(engine)
+    hub.tap = tap
     proxy = Proxy(hub, opened, grace, log, Departures(mark, log), original)
     try:
         async with trio.open_nursery() as nursery:

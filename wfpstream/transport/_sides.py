@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import trio
 
-from wfpstream.engine import DEFERRED, ENDED, FULL, YES
+from wfpstream.engine import DEFERRED, ENDED, FULL, YES, tapped
 
 from ._sockets import discard_input, drain_then_close, is_reset, receive, reset_now, send_urgent, wait_flushed
 
 if TYPE_CHECKING:
-    from wfpstream.engine import Flow
+    from wfpstream.engine import Flow, Leg, Place
 
     from ._hub import Hub
     from ._sockets import Watched
@@ -92,6 +92,15 @@ class Side:
         self.index = index
         self.out = 1 - index
         self.reset_reason = reset_reason
+        tap = driver.hub.tap
+        if tap is not None:
+            leg: Leg = "client" if reset_reason == "rst_client" else "upstream"
+            tap.joined(driver.flow.number, leg, *self.places())
+            self.flow = tapped(driver.flow, tap)
+
+    def places(self) -> tuple[Place | None, Place | None]:
+        """Our own address on this leg and the peer's, where there are such things."""
+        return None, None
 
     def start(self) -> None:
         """Start the reader in the driver's nursery."""
@@ -169,6 +178,12 @@ class SocketSide(Side):
         self._blocked = False
         self._has_writer = False
         self._watched: Watched | None = None
+
+    def places(self) -> tuple[Place | None, Place | None]:
+        try:
+            return self.sock.getsockname()[:2], self.sock.getpeername()[:2]
+        except OSError:
+            return None, None  # it was reset already
 
     def start(self) -> None:
         self._watched = self.driver.hub.watch.add(self.sock, self.lose)

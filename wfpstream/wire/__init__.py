@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._both_sides import BothSides
 from ._capture import pcap_header, pcap_record, pcapng_header, pcapng_record
 from ._checksum import internet_checksum
 from ._plain import plain_tcp
@@ -23,6 +24,7 @@ from ._records import (
     Skip,
     Walked,
 )
+from ._stream_writer import StreamWriter
 from ._synthesis import FrameMaker, handshake_options, tcp_frame
 from ._walk import (
     LINK_ETHERNET,
@@ -52,12 +54,14 @@ __all__ = [
     "SKIP_NOT_TCP",
     "SKIP_TUNNEL",
     "SKIP_UNKNOWN_LINK",
+    "BothSides",
     "Fragment",
     "FrameMaker",
     "ProxyHeader",
     "ProxyHeaderError",
     "Segment",
     "Skip",
+    "StreamWriter",
     "Walked",
     "build_proxy_header",
     "handshake_options",
