@@ -98,7 +98,7 @@ class FakeRunTime:
             self.refused_calls.append(call)
         return self.refusal
 
-    def report(self, rule: str, text: str) -> None:
+    def report(self, rule: str, text: str, filter_id: int = 0) -> None:
         self.reports.append(rule)
 
     def refused(self, call: str, status: NtStatus, rule: str) -> None:

@@ -36,11 +36,12 @@ from wfpstream.fwps import (
     RunTime,
     put_judge,
     take_judge,
+    where_in_callout,
 )
 
 from ._bridge import Bridge
 from ._leaving import Leaving
-from ._overlap import Overlaps, call_of
+from ._overlap import Overlaps, call_of, party_of
 from ._work import Work, do_work, work_waits
 
 T = TypeVar("T")
@@ -137,13 +138,32 @@ class FilterEngine:
         """
         of_run_time = getattr(fn, "__self__", None) is self.fwps
         call = call_of(getattr(fn, "__name__", ""), args) if of_run_time else None
+        where = where_in_callout() if self.options.verify.level != "off" else None
         for rule, text in self._overlaps.enter(call):
-            self._bridge.soon(partial(self._core.violation, rule, text))
+            self._bridge.soon(partial(self._tell_of_overlap, rule, text, args, where))
         try:
-            answer: T = self._bridge.call(fn, args, self._waiting_form(fn, args))
+            answer: T = self._bridge.call(
+                partial(self._called_from, where, fn), args, self._waiting_form(fn, args)
+            )
         finally:
             self._overlaps.leave(call)
         return answer
+
+    def _called_from(self, where: str | None, fn: Callable[..., T], *args: Any) -> T:
+        """On the engine's thread: what is wrong with the call happened in the thread that waits for it."""
+        self._core.called_from = where
+        try:
+            return fn(*args)
+        finally:
+            self._core.called_from = None
+
+    def _tell_of_overlap(self, rule: str, text: str, args: tuple[Any, ...], where: str | None) -> None:
+        """V-16, V-22 (VRF-7): by the second of the two calls."""
+        flow_id, callout_id, direction = party_of(args)
+        flow = self._core.flows.get(flow_id)
+        stage = flow.stage_of(callout_id) if flow is not None else None
+        lane = stage.lanes[direction] if stage is not None else None
+        self._core.violation(rule, text, lane, flow, where=where)
 
     def _waiting_form(self, fn: Any, args: tuple[Any, ...]) -> Any:
         owner, name = getattr(fn, "__self__", None), getattr(fn, "__name__", "")
@@ -255,6 +275,14 @@ class FilterEngine:
     def flows(self) -> list[Flow]:
         """The flows that live."""
         return list(self._core.flows.values())
+
+    def abort_flows(self) -> None:
+        """The owner aborts every flow that lives, as FwpsFlowAbort0 would; the driver resets both legs at its turn."""
+        for flow in list(self._core.flows.values()):
+            if flow.doomed is None and not flow.end_reason:
+                self.fwps.waterfall.doom(flow, "abort")
+                self._core.touch(flow)
+        self._core.request_turn()
 
     # -- events ----------------------------------------------------------------------------------------
 

@@ -62,3 +62,10 @@ def call_of(name: str, args: tuple[Any, ...]) -> Call | None:
     if name == CONTINUE and args:
         return name, args[0], 1
     return None
+
+
+def party_of(args: tuple[Any, ...]) -> tuple[int, int, int]:
+    """(flow id, callout id, direction) of the arguments of a call that `call_of` knows."""
+    if len(args) > 6:
+        return args[3], args[4], 1 if int(args[6]) & RECEIVE_FAMILY else 0
+    return args[0], args[1], 1

@@ -60,8 +60,8 @@ class RunTime(Protocol):
     def passive_call_refused(self, call: str) -> int | None:
         """The NTSTATUS a PASSIVE-only call must return where it is made now; None: go on (IRQ-3)."""
 
-    def report(self, rule: str, text: str) -> None:
-        """Reports a verifier rule ("V-38") with one line for people."""
+    def report(self, rule: str, text: str, filter_id: int = 0) -> None:
+        """Reports a verifier rule ("V-38") with one line for people, and the filter whose callout is meant."""
 
     def refused(self, call: str, status: NtStatus, rule: str) -> object:
         """Tells of a call that was not STATUS_SUCCESS, and of the rule that decided it (VRF-6)."""

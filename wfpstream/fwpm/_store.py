@@ -116,7 +116,8 @@ class Store:
         if not self.run_time.filter_busy(entry.run_time.filter_id):
             return False
         name = entry.record.display_data.name
-        self.run_time.report("V-38", f"filter {name!r} deleted while its callout is at work on a flow")
+        text = f"filter {name!r} deleted while its callout is at work on a flow"
+        self.run_time.report("V-38", text, entry.run_time.filter_id)
         return True
 
     def _begin_retiring(self, entries: Iterable[FilterEntry]) -> list[FilterEntry]:

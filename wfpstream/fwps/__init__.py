@@ -68,7 +68,8 @@ from ._records import (
 )
 from ._services import RunTime
 from ._stream_data import StreamData, StreamDataOffset
-from ._violations import SEVERITY
+from ._violation_rules import VIOLATION_RULES, ViolationRule
+from ._violations import SEVERITY, where_in_callout
 from ._worker import FlowEnded, InjectedHandle, Pended, Worker
 
 __all__ = [
@@ -89,6 +90,7 @@ __all__ = [
     "RIGHT_ACTION_WRITE",
     "SEND_FAMILY",
     "SEVERITY",
+    "VIOLATION_RULES",
     "YES",
     "Attempt",
     "Callout",
@@ -146,6 +148,7 @@ __all__ = [
     "StreamFlags",
     "Timeouts",
     "Verify",
+    "ViolationRule",
     "Worker",
     "compile_conditions",
     "match_always",
@@ -154,4 +157,5 @@ __all__ = [
     "ndis_retreat_net_buffer_data_start",
     "put_judge",
     "take_judge",
+    "where_in_callout",
 ]

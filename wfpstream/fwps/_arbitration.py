@@ -15,6 +15,7 @@ from ._constants import RIGHT_ACTION_WRITE, FilterRunFlags
 from ._core import Frame
 from ._records import ClassifyOut, IncomingMetadataValues, IncomingValues
 from ._violations import CALLOUT_FAULTS
+from ._watched_metadata import watching
 
 if TYPE_CHECKING:
     from ._callout import CalloutEntry, CalloutTable
@@ -241,12 +242,15 @@ class Arbitration:
         outer, core.frame = core.frame, frame
         core.callbacks += 1
         assert entry.classify_fn is not None
+        meta = self.make_meta()
+        if core.options.verify.level != "off":
+            meta = watching(meta, self._report_member)
         try:
             if entry.version == 0:
-                entry.classify_fn(values, self.make_meta(), self.layer_data(), filter, context, out)
+                entry.classify_fn(values, meta, self.layer_data(), filter, context, out)
             else:
                 entry.classify_fn(
-                    values, self.make_meta(), self.layer_data(), self.classify_context, filter, context, out
+                    values, meta, self.layer_data(), self.classify_context, filter, context, out
                 )
         except CALLOUT_FAULTS as error:
             core.violation("V-40", f"{type(error).__name__} out of classifyFn: {error}", error=error)
@@ -261,6 +265,9 @@ class Arbitration:
         self.after_callout(filter, entry, out)
         if not self.pended:
             self.answer(filter, entry, out.action_type, out.rights)
+
+    def _report_member(self, member: str) -> None:
+        self.core.violation("V-30", f"metadata member {member} read without its presence bit")
 
     def _fault(self, filter: Filter2, entry: CalloutEntry) -> None:
         """ACT-14: what it pended is void; `on_callout_error` stands for its answer."""

@@ -15,6 +15,7 @@ from ._connection import AUTH_CONNECT, CONNECT_REDIRECT, Walk
 from ._constants import ConnectionRedirectState
 from ._net_buffer import NetBufferList
 from ._records import ClassifyOut, ConnectRequest
+from ._violations import where_in_callout
 
 if TYPE_CHECKING:
     from ._classify_handle import ClassifyHandle
@@ -256,7 +257,8 @@ class ConnectionServices:
         if refusal is not None:
             return self.core.refused("redirect_handle_create", *refusal), 0
         handle = self.connections.next_handle()
-        self.connections.redirect_handles.add(handle)
+        verifying = self.core.options.verify.level != "off"
+        self.connections.redirect_handles[handle] = where_in_callout() if verifying else None
         return NtStatus.STATUS_SUCCESS, handle
 
     def _may_create_redirect_handle(self, provider_guid: UUID | None, flags: int) -> Refusal:
@@ -275,7 +277,7 @@ class ConnectionServices:
         """FwpsRedirectHandleDestroy0 (LAY-28). PASSIVE only; redirects made with it stay recorded."""
         _integer(redirect_handle, "redirect_handle")
         if self.passive_call_refused("redirect_handle_destroy") is None:
-            self.connections.redirect_handles.discard(redirect_handle)
+            self.connections.redirect_handles.pop(redirect_handle, None)
 
     def query_connection_redirect_state(
         self, redirect_records: int, redirect_handle: int

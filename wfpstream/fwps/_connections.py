@@ -58,7 +58,7 @@ class Connections:
     ) -> None:
         self.core = core
         self.callouts = callouts
-        self.redirect_handles: set[int] = set()
+        self.redirect_handles: dict[int, str | None] = {}  # where each was made, under the verifier
         self.redirections: dict[
             int, Redirection
         ] = {}  # by the handle in the metadata, while their layer lasts
@@ -132,8 +132,8 @@ class Connections:
         """The engine stops: V-59, V-60 and V-39 for what is still open."""
         self.pendings.stop()
         self.handles.stop()
-        for handle in sorted(self.redirect_handles):
-            self.core.violation("V-39", f"engine stopped with redirect handle {handle} open")
+        for handle, site in sorted(self.redirect_handles.items()):
+            self.core.violation("V-39", f"engine stopped with redirect handle {handle} open", where=site)
 
     # -- the walk ----------------------------------------------------------------------------------------
 

@@ -362,6 +362,8 @@ class Core:
         if severity == "E" and verify.level == "strict":
             if lane is not None:
                 self.strict_fault(lane)
+                if not self.in_callback:
+                    self.request_turn()
             elif layer is not None:
                 current = layer.current
                 layer.strike(filter_id or (current[0].filter_id if current is not None else 0))

@@ -18,7 +18,7 @@ from ._flow import ESTABLISHING, LIVE
 from ._net_buffer import NetBufferList, chain_of
 from ._ownership import BufferRecord, Ownership
 from ._run import EMPTY_VIEW, InjectedBuffer, Provenance, Run
-from ._violations import CALLOUT_FAULTS
+from ._violations import CALLOUT_FAULTS, where_in_callout
 
 if TYPE_CHECKING:
     from ._callout import CalloutTable, CompletionFn
@@ -43,7 +43,16 @@ RESOURCE_FACTOR = 4  # INJ-43: the bare call fails past four times limit `inject
 class InjectionHandle:
     """One injection handle (IHC-1): open, closing or destroyed."""
 
-    __slots__ = ("address_family", "closing", "destroyed", "flags", "handle_id", "pending", "waiters")
+    __slots__ = (
+        "address_family",
+        "closing",
+        "destroyed",
+        "flags",
+        "handle_id",
+        "pending",
+        "site",
+        "waiters",
+    )
 
     def __init__(self, handle_id: int, address_family: int, flags: int) -> None:
         self.handle_id = handle_id
@@ -52,6 +61,7 @@ class InjectionHandle:
         self.pending = 0
         self.closing = False
         self.destroyed = False
+        self.site: str | None = None  # where it was made, under the verifier
         self.waiters: list[Callable[[], None]] = []
 
 
@@ -198,6 +208,7 @@ class Injector:
         if flags & ~_INJECTION_TYPES:  # the address family is ignored for stream
             return NtStatus.STATUS_INVALID_PARAMETER, 0
         handle = InjectionHandle(self.next_handle(), address_family, flags)
+        handle.site = where_in_callout() if self.ownership.verifying else None
         self.handles[handle.handle_id] = handle
         return NtStatus.STATUS_SUCCESS, handle.handle_id
 
@@ -254,9 +265,9 @@ class Injector:
     def not_owned(self, call: InjectCall) -> bool:
         if all(self.ownership.can_be_injected(nbl) for nbl in chain_of(call.nbl)):
             return False
-        self.core.violation(
-            "V-26", "a list of the chain is pending in another injection, or freed", flow=call.flow
-        )
+        lane = call.stage.lanes[call.direction] if call.stage is not None else None
+        text = "a list of the chain is pending in another injection, or freed"
+        self.core.violation("V-26", text, lane, call.flow)
         return True
 
     def too_much(self, call: InjectCall) -> bool:

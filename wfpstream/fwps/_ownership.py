@@ -6,7 +6,6 @@ of CLN-9. It must not move bytes: injecting hands a buffer over, `_injection` do
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 from wfpstream.fwp import CalloutFlags, NtStatus
@@ -15,6 +14,7 @@ from ._constants import PacketInjectionState
 from ._net_buffer import Mdl, NetBuffer, NetBufferList, chain_of
 from ._run import Provenance
 from ._stream_data import IndicatedRecord, StreamData
+from ._violations import where_in_callout
 
 if TYPE_CHECKING:
     from ._callout import CalloutTable
@@ -85,7 +85,7 @@ class Ownership:
         if flags:
             return NtStatus.STATUS_INVALID_PARAMETER, None  # CLN-3
         if not self.is_valid(data):
-            self.core.violation("V-27", "stream data cloned after the classify without a reference")
+            self.tell_of_data("stream data cloned after the classify without a reference", data)
             return NtStatus.STATUS_INVALID_PARAMETER, None
         first: NetBufferList | None = None
         last: NetBufferList | None = None
@@ -142,7 +142,7 @@ class Ownership:
             return NtStatus.STATUS_INVALID_PARAMETER, None  # CFN-8
         record = nbl._record
         if not self._is_source(record):
-            self.core.violation("V-27", "list cloned that is neither indicated now, referenced nor owned")
+            self._tell("V-27", "list cloned that is neither indicated now, referenced nor owned", record)
             return NtStatus.STATUS_INVALID_PARAMETER, None
         clone = NetBufferList()
         previous: NetBuffer | None = None
@@ -178,7 +178,7 @@ class Ownership:
         self._serial += 1
         record.serial = self._serial
         if self.verifying:
-            record.site = _site()
+            record.site = where_in_callout()
             record.shape = _shape(nbl)
         nbl._record = record
         self.live[record] = nbl
@@ -191,7 +191,7 @@ class Ownership:
         record = nbl._record
         if not isinstance(record, IndicatedRecord) or not (record.valid or record.references):
             if not (isinstance(record, BufferRecord) and record.state == CALLER):
-                self.core.violation("V-27", "reference on a list that is not valid any more")
+                self._tell("V-27", "reference on a list that is not valid any more", record)
             return
         record.references += 1
         if record.references == 1:
@@ -208,7 +208,7 @@ class Ownership:
         if not isinstance(record, IndicatedRecord):
             return
         if record.references == 0:
-            self.core.violation("V-26", "more dereferences than references")
+            self._tell("V-26", "more dereferences than references", record)
             return
         record.references -= 1
         if record.references == 0:
@@ -223,13 +223,13 @@ class Ownership:
         """FwpsFreeNetBufferList (allocated) or FwpsFreeCloneNetBufferList (clone): CLN-5, CLN-6."""
         record = nbl._record
         if not isinstance(record, BufferRecord):
-            self.core.violation("V-25", "a list of the engine's freed by a callout")
+            self._tell("V-25", "a list of the engine's freed by a callout", record)
             return
         if record.state != CALLER:
-            self.core.violation("V-26", "list freed twice, or while an injection has it")
+            self._tell("V-26", "list freed twice, or while an injection has it", record)
             return
         if record.kind != kind:
-            self.core.violation("V-25", f"{record.kind} list freed as {kind}")
+            self._tell("V-25", f"{record.kind} list freed as {kind}", record)
         self._check_shape(nbl, record)
         self._retire(record)
 
@@ -238,7 +238,7 @@ class Ownership:
         for nbl in chain_of(chain):
             record = nbl._record
             if isinstance(record, BufferRecord) and record.state == FREED:
-                self.core.violation("V-26", "list discarded twice")
+                self._tell("V-26", "list discarded twice", record)
                 continue
             self.free(nbl, CLONE)
 
@@ -304,7 +304,7 @@ class Ownership:
                     mdl = mdl.next
             elif self.verifying and (net_buffer.data_offset, net_buffer.data_length) != (0, record.length):
                 lane: Any = record.lane
-                self.core.violation("V-29", "indicated list given back with its data start moved", lane)
+                self.core.judged("V-29", "indicated list given back with its data start moved", lane)
 
     def _set_blocked(self, record: BufferRecord) -> None:
         if record.blocked or record.lane is None:
@@ -409,6 +409,23 @@ class Ownership:
             return record.valid or record.references > 0
         return isinstance(record, BufferRecord) and record.state != FREED
 
+    def _tell(self, rule: str, text: str, record: object, where: str | None = None) -> None:
+        """A violation about a buffer; outside of callbacks it is the buffer that knows whose it is."""
+        lane: Any = getattr(record, "lane", None)
+        entry = None
+        if lane is None and self.core.frame is None and isinstance(record, BufferRecord):
+            entry = self.callouts.find_id(record.callout_id)
+        flow = self.core.flows.get(record.flow_id) if isinstance(record, BufferRecord) else None
+        self.core.violation(rule, text, lane, flow, entry=entry, where=where)
+
+    def tell_of_data(self, text: str, data: StreamData) -> None:
+        """V-27: stream data used after its classify."""
+        lane: Any = data.lane
+        chain = data._chain
+        if lane is None and chain is not None:
+            lane = getattr(chain._record, "lane", None)
+        self.core.violation("V-27", text, lane)
+
     # -- leaks -----------------------------------------------------------------------------------------
 
     def report_leaks(
@@ -427,20 +444,10 @@ class Ownership:
                 continue
             leaked += 1
             rule = "V-35" if record.completed else "V-34" if record.refused else "V-23"
-            self.core.violation(
-                rule, f"{record.kind} of {record.length} bytes leaked, made at {record.site}", record.lane
-            )
+            text = f"{record.kind} of {record.length} bytes leaked, made at {record.site}"
+            self._tell(rule, text, record, record.site)
             self.live.pop(record)
         return leaked
-
-
-def _site() -> str | None:
-    """file:line of the callout code that makes a buffer."""
-    frame: Any = sys._getframe(2)
-    package = __name__.rpartition(".")[0]
-    while frame is not None and frame.f_globals.get("__name__", "").startswith(package):
-        frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else None
 
 
 def _shape(nbl: NetBufferList) -> tuple[tuple[int, int], ...]:

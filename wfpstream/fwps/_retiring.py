@@ -198,8 +198,11 @@ class Retiring:
         return retirement
 
     def _too_late(self, filter_id: int) -> None:
-        name = self._going[filter_id].filter.name
-        self._core.violation("V-38", f"filter {name!r} had not finished when `timeouts.drain` passed")
+        going = self._going[filter_id]
+        flow = self._core.flows[min(going.flows)] if going.flows else None
+        entry = next((stage.entry for stage in _stages_of(flow, filter_id)), None) if flow else None
+        text = f"filter {going.filter.name!r} had not finished when `timeouts.drain` passed"
+        self._core.violation("V-38", text, flow=flow, entry=entry, filter_id=filter_id, judged=True)
         retirement = self.end_now(filter_id)
         if retirement is not None:
             self._tell(retirement)

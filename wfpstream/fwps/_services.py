@@ -28,7 +28,7 @@ from ._constants import LayerId
 from ._contexts import Contexts
 from ._core import Core, Frame, Timer
 from ._establish import Establisher
-from ._flow import LIVE
+from ._flow import LIVE, Stage
 from ._injection import InjectCall, Injector
 from ._inputs import Inputs
 from ._lifecycle import Lifecycle
@@ -274,11 +274,13 @@ class RunTime(ConnectionServices):
         registered = self.callouts.registered()
         for entry in registered:
             if entry.owner is None:
-                self.core.violation("V-39", f"engine stopped with callout {entry.name} registered")
+                text = f"engine stopped with callout {entry.name} registered"
+                self.core.violation("V-39", text, entry=entry, judged=True)
         ours = {entry.owner.injection_handle for entry in registered if entry.owner is not None}
         for handle in self.injector.handles.values():
             if not handle.destroyed and handle.handle_id not in ours:
-                self.core.violation("V-39", f"engine stopped with injection handle {handle.handle_id} open")
+                text = f"engine stopped with injection handle {handle.handle_id} open"
+                self.core.violation("V-39", text, where=handle.site)
         self.ownership.report_leaks()
 
     def layers_of(self, callout: ComfortableCallout) -> list[tuple[LayerId, UUID, int]]:
@@ -330,18 +332,17 @@ class RunTime(ConnectionServices):
 
     def filter_busy(self, filter_id: int) -> bool:
         """MGMT-13, MGMT-14: out of band, waiting or deferring on any flow."""
+        return self._busy_stage(filter_id) is not None
+
+    def _busy_stage(self, filter_id: int) -> Stage | None:
         for flow in self.core.flows.values():
             for stage in flow.stages:
-                if stage.filter.filter_id == filter_id and not stage.retired:
-                    for lane in stage.lanes:
-                        if (
-                            flow.is_waiting(lane)
-                            or lane.pended_buffers
-                            or lane.fin_pended
-                            or lane.outstanding
-                        ):
-                            return True
-        return False
+                if stage.filter.filter_id != filter_id or stage.retired:
+                    continue
+                for lane in stage.lanes:
+                    if flow.is_waiting(lane) or lane.pended_buffers or lane.fin_pended or lane.outstanding:
+                        return stage
+        return None
 
     def install(self, filter_set: FilterSet) -> None:
         """A commit: effective for each flow at its next byte boundary (MGMT-11)."""
@@ -379,9 +380,13 @@ class RunTime(ConnectionServices):
             self.core.violation("V-32", f"{call} inside {frame.kind}", frame.lane, frame.flow)
         return NtStatus.STATUS_INVALID_DEVICE_STATE
 
-    def report(self, rule: str, text: str) -> None:
-        """A violation found by management."""
-        self.core.violation(rule, text)
+    def report(self, rule: str, text: str, filter_id: int = 0) -> None:
+        """A violation found by management; `filter_id` names the filter whose callout is at work."""
+        stage = self._busy_stage(filter_id) if filter_id else None
+        if stage is None:
+            self.core.violation(rule, text)
+        else:
+            self.core.violation(rule, text, flow=stage.flow, entry=stage.entry, filter_id=filter_id)
 
     # -- flows -----------------------------------------------------------------------------------------
 
@@ -537,7 +542,8 @@ class RunTime(ConnectionServices):
     ) -> int:
         """FwpsCopyStreamDataToBuffer0: returns bytesCopied (CPY-1, CPY-2)."""
         if not self.ownership.is_valid(stream_data):
-            self.core.violation("V-27", "stream data copied after the classify without a reference")
+            text = "stream data copied after the classify without a reference"
+            self.ownership.tell_of_data(text, stream_data)
         return stream_data.copy_to(buffer, bytes_to_copy)
 
     def reference_net_buffer_list(

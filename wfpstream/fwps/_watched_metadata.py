@@ -50,6 +50,14 @@ def watched_metadata(bits: int, report: Callable[[str], None]) -> WatchedMetadat
     return _class_for(bits)(bits, report)
 
 
+def watching(values: IncomingMetadataValues, report: Callable[[str], None]) -> WatchedMetadataValues:
+    """The same metadata, watched from now on."""
+    watched = watched_metadata(values.current_metadata_values, report)
+    for member in IncomingMetadataValues.__slots__:
+        setattr(watched, member, getattr(values, member))
+    return watched
+
+
 @cache
 def _class_for(bits: int) -> type[WatchedMetadataValues]:
     members: dict[str, Any] = {
