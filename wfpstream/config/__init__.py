@@ -11,7 +11,7 @@ from wfpstream.config._callout_text import CalloutText, anchor_callout, parse_ca
 from wfpstream.config._deploy import Deployment, Pending, deploy
 from wfpstream.config._difference import Change, Difference
 from wfpstream.config._errors import ConfigError, Problem
-from wfpstream.config._load import LoadedConfig, load_config, parse_config
+from wfpstream.config._load import LoadedConfig, decode_config, load_config, parse_config
 from wfpstream.config._model import Config, Listener, config_schema
 from wfpstream.config._settings import (
     engine_options,
@@ -34,6 +34,7 @@ __all__ = [
     "anchor_callout",
     "build_engine",
     "config_schema",
+    "decode_config",
     "deploy",
     "engine_options",
     "format_address",

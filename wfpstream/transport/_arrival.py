@@ -35,7 +35,7 @@ Pair = tuple[NumericAddress | None, int, NumericAddress | None, int]
 OwnListeners = Callable[[], Sequence[tuple[str, int]]]
 
 
-@dataclass
+@dataclass(eq=False)
 class Arrival:
     """An accepted connection.
 

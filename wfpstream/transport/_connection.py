@@ -56,6 +56,10 @@ class Route:
 class Connection:
     """One accepted connection on its way to a flow. `await run()` is all; the socket is closed afterwards.
 
+    Attributes:
+        is_relayed: its flow is established; what ends it now is the engine's.
+        legs: its open sockets.
+
     Args:
         log: takes one line for people.
         note: takes why the connection may not go where it is going.
@@ -76,24 +80,26 @@ class Connection:
         self._route = route
         self._log = log
         self._note = note
+        self.is_relayed = False
+        self.legs = [client]
 
     async def run(self) -> None:
         """Connect and relay until everything is over. Raises only what is a defect."""
-        upstream: socket.socket | None = None
         try:
             upstream = await self._reach()
             if upstream is not None:
+                self.legs.append(upstream)
                 await self._relay(upstream)
         finally:
-            for sock in (self._client, upstream):
-                if sock is not None:
-                    reset_now(sock)
+            for sock in self.legs:
+                reset_now(sock)
 
     async def _relay(self, upstream: socket.socket) -> None:
         flow = self._hub.engine.flow_established(self._attempt)
         if flow is None:
             await self._refuse()
             return
+        self.is_relayed = True
         await FlowDriver(self._hub, flow, SocketSide(self._client), SocketSide(upstream)).run()
 
     async def _reach(self) -> socket.socket | None:

@@ -116,6 +116,10 @@ class FlowDriver:
         except Exception as error:
             self.fail(error)
 
+    def has_input(self) -> bool:
+        """Whether a leg that may be read has something to read."""
+        return not self.over and any(side.has_input() for side in self.sides)
+
     def fail(self, error: BaseException) -> None:
         """End the flow with an error, which `run` raises."""
         if self._error is None:

@@ -36,6 +36,9 @@ class Served(Protocol):
     def serve(self) -> None:
         """Write, settle and wake what the flow's new state lets go on; waits for nothing."""
 
+    def has_input(self) -> bool:
+        """Whether there is something to read."""
+
     def fail(self, error: BaseException) -> None:
         """End the flow with `error`, which came out of `serve` on the hub's task."""
 

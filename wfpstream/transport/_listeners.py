@@ -6,11 +6,9 @@ accepted connection.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import socket
-import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,7 +16,8 @@ from dataclasses import dataclass
 import trio
 
 from ._listener_spec import ListenerSpec
-from ._sockets import prepare, prepare_listener
+from ._sockets import is_readable, prepare, prepare_listener
+from ._standby import hold_port, ignore_new, listen_again, notice_new
 from ._transparent import MISSING_CAPABILITY, make_transparent
 from ._upstream import Address, unmapped
 
@@ -63,6 +62,10 @@ class Listener:
     def __init__(self, spec: ListenerSpec, sock: socket.socket) -> None:
         self.spec = spec
         self._sock = sock
+        # While refusing it is a guard, bound to the port and not listening.
+        self._is_refusing = False
+        self._is_ignoring = False
+        self._lot = trio.lowlevel.ParkingLot()
         host, port = sock.getsockname()[:2]
         self.host: str = host
         self.port: int = port
@@ -90,6 +93,11 @@ class Listener:
         """It has not been closed."""
         return self._sock.fileno() != -1
 
+    @property
+    def has_waiting(self) -> bool:
+        """Somebody waits in the backlog."""
+        return not self._is_refusing and is_readable(self._sock)
+
     def set_transparent(self, on: bool) -> None:
         """Take TPROXY's connections or no longer. Raises PermissionError."""
         make_transparent(self._sock, on)
@@ -106,10 +114,18 @@ class Listener:
             trio.ClosedResourceError: the listener was closed.
         """
         while True:
+            if self._is_refusing and self.is_open:
+                await self._lot.park()
+                continue
+            listening = self._sock
             try:
-                sock, address = self._sock.accept()
+                sock, address = listening.accept()
             except BlockingIOError:
-                await trio.lowlevel.wait_readable(self._sock)
+                try:
+                    await trio.lowlevel.wait_readable(listening)
+                except trio.ClosedResourceError:
+                    if listening is self._sock:
+                        raise
                 continue
             except OSError as error:
                 if error.errno in _EXHAUSTED:
@@ -123,31 +139,85 @@ class Listener:
             if accepted is not None:
                 return accepted
 
+    def refuse(self) -> list[Accepted]:
+        """Refuse connects from now on; the port stays ours. Whoever waits in the backlog comes along.
+
+        Raises:
+            OSError: the port cannot be held; nothing has changed.
+        """
+        if self._is_refusing:
+            return []
+        guard = hold_port(self._sock)
+        waiting = self._take_waiting()
+        listening, self._sock = self._sock, guard
+        self._is_refusing = True
+        self._is_ignoring = False
+        trio.lowlevel.notify_closing(listening)
+        listening.close()
+        return waiting
+
+    def ignore(self) -> list[Accepted]:
+        """Answer no connect from now on, as if nobody were there. Whoever waits in the backlog comes along.
+
+        Raises:
+            OSError: the kernel has no socket filters.
+        """
+        self.serve()
+        ignore_new(self._sock)
+        self._is_ignoring = True
+        return self._take_waiting()
+
+    def serve(self) -> None:
+        """Take connections again, at the same port. Who was ignored, and tries still, is taken.
+
+        Raises:
+            OSError: the port cannot be listened on.
+        """
+        if self._is_refusing:
+            with explained(self.spec):
+                self._sock = listen_again(self._sock, BACKLOG)
+                if self.mode == "tproxy":
+                    make_transparent(self._sock)
+            self._is_refusing = False
+            self._lot.unpark_all()
+        elif self._is_ignoring:
+            notice_new(self._sock)
+            self._is_ignoring = False
+
+    def take_waiting(self) -> list[Accepted]:
+        """Whoever waits in the backlog at present."""
+        waiting: list[Accepted] = []
+        try:
+            while True:
+                accepted = _leg(*self._sock.accept())
+                if accepted is not None:
+                    waiting.append(accepted)
+        except OSError:
+            return waiting  # nobody is left; or no descriptor, and then they wait on
+
     def drain(self) -> list[Accepted]:
         """Close; whoever waits in the backlog comes along.
 
         New connections are refused from the first moment on, so that none is established and then reset. (What
         is in the middle of its handshake is: nothing in Linux hands that on.)
         """
-        waiting: list[Accepted] = []
         try:
-            with suppress(OSError):
-                _ignore_new(self._sock)
-            while True:
-                accepted = _leg(*self._sock.accept())
-                if accepted is not None:
-                    waiting.append(accepted)
-        except OSError:
-            pass  # nobody is left; or no descriptor, and then the rest is reset
+            return self._take_waiting()
         finally:
             self.close()
-        return waiting
+
+    def _take_waiting(self) -> list[Accepted]:
+        """As `take_waiting`, and nobody comes after the last of them."""
+        with suppress(OSError):
+            ignore_new(self._sock)
+        return self.take_waiting()
 
     def close(self) -> None:
         """Stop listening; connections in the backlog are reset by the kernel."""
         if self._sock.fileno() != -1:
             trio.lowlevel.notify_closing(self._sock)
             self._sock.close()
+            self._lot.unpark_all()
 
 
 def _leg(sock: socket.socket, address: tuple[str, int]) -> Accepted | None:
@@ -159,27 +229,6 @@ def _leg(sock: socket.socket, address: tuple[str, int]) -> Accepted | None:
         sock.close()
         return None
     return Accepted(sock, (unmapped(address[0]), address[1]), (unmapped(own[0]), own[1]))
-
-
-# Classic BPF over a TCP header: of the flags at byte 13, a SYN without an ACK is dropped, all else passes.
-_DROP_SYN = b"".join(
-    struct.pack("HBBI", *instruction)
-    for instruction in (
-        (0x30, 0, 0, 13),
-        (0x54, 0, 0, 0x12),
-        (0x15, 0, 1, 0x02),
-        (0x06, 0, 0, 0),
-        (0x06, 0, 0, 0xFFFFFFFF),
-    )
-)
-_SO_ATTACH_FILTER = 26
-
-
-def _ignore_new(sock: socket.socket) -> None:
-    """Let no new connection into the backlog; who tries again after the close is refused. Needs no rights."""
-    program = ctypes.create_string_buffer(_DROP_SYN, len(_DROP_SYN))
-    filter_ = struct.pack("HP", len(_DROP_SYN) // 8, ctypes.addressof(program))
-    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, filter_)
 
 
 async def open_listeners(

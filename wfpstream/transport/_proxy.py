@@ -141,6 +141,18 @@ class Proxy:
         """
         await self._reception.abort_all(patience)
 
+    def unfinished(self) -> list[str]:
+        """What the sockets have for us at this moment, one line each; what the engine holds comes on top."""
+        lines = [f"{listener}: somebody waits" for listener in self.listeners if listener.has_waiting]
+        on_their_way = self._reception.on_their_way
+        if on_their_way:
+            lines.append(f"{on_their_way} connections on their way to the upstream")
+        ending = self.connections - on_their_way - len(self._hub.engine.flows)
+        if ending > 0:
+            lines.append(f"{ending} connections being closed")
+        inputs = [number for number, driver in self._hub.drivers.items() if driver.has_input()]
+        return lines + [f"flow handle {number}: something to read" for number in inputs]
+
     def shut_down_connections(self) -> None:
         """From any thread, for when this one's loop hangs: end every connection, so that peers need not wait."""
         self._reception.shut_down_all()

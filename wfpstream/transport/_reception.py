@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -78,6 +79,8 @@ class Reception:
         self._log = log
         self._changed = changed
         self._per_client: Counter[str] = Counter()
+        self._guests: set[_Guest] = set()
+        self._left = trio.lowlevel.ParkingLot()
         self._legs: set[Pair] = set()
         self._told: set[tuple[str, str]] = set()
 
@@ -87,6 +90,7 @@ class Reception:
         self.accepted += 1
         self.connections += 1
         guest = _Guest(str(listener), listener.spec, accepted, self._own_listeners)
+        self._guests.add(guest)
         try:
             attempt = self._begin(guest)
         except Exception as error:
@@ -106,9 +110,44 @@ class Reception:
         self._count(guest)
         return self._ask(guest) if find_requested(guest, self._original) else None
 
+    async def abort_all(self, patience: float) -> None:
+        """Reset every connection there is at present, and wait until they are gone: flows as FwpsFlowAbort would.
+
+        Args:
+            patience: seconds after which a flow that ended already, and writes what it owes, is cut short.
+        """
+        doomed = set(self._guests)
+        for guest in doomed:
+            if guest.connection is None or not guest.connection.is_relayed:
+                guest.scope.cancel()
+        self._hub.engine.abort_flows()
+        with trio.move_on_after(patience):
+            await self._wait_gone(doomed)
+        for guest in doomed:
+            guest.scope.cancel()
+        await self._wait_gone(doomed)
+
+    @property
+    def on_their_way(self) -> int:
+        """How many connections are not relayed yet."""
+        return sum(guest.connection is None or not guest.connection.is_relayed for guest in self._guests)
+
+    def shut_down_all(self) -> None:
+        """Shut all sockets down, from any thread: for when the loop's own thread does not answer any more."""
+        for guest in list(self._guests):
+            connection = guest.connection
+            for sock in [guest.accepted.sock] if connection is None else list(connection.legs):
+                with suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
+
+    async def _wait_gone(self, guests: set[_Guest]) -> None:
+        while guests & self._guests:
+            await self._left.park()
+
     async def _host(self, guest: _Guest, attempt: Attempt | None) -> None:
         try:
-            await self._serve(guest, attempt if attempt is not None else await self._begin_slowly(guest))
+            with guest.scope:
+                await self._serve(guest, attempt if attempt is not None else await self._begin_slowly(guest))
         except Exception as error:
             self._turn_away(guest, error)
         finally:
@@ -155,6 +194,7 @@ class Reception:
             partial(self._tell, guest),
             partial(self._note, guest),
         )
+        guest.connection = connection
         await connection.run()
 
     # --- the books ---
@@ -179,6 +219,8 @@ class Reception:
         reset_now(guest.accepted.sock)
         self._legs.difference_update(guest.legs)
         self.connections -= 1
+        self._guests.discard(guest)
+        self._left.unpark_all()
         host = guest.counted
         if host is not None:
             self._per_client[host] -= 1
@@ -214,9 +256,11 @@ class _Guest(Arrival):
     """An arrival, whose connections it counts among, and the legs it has towards the upstream."""
 
     counted: str | None = None
+    connection: Connection | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.scope = trio.CancelScope()
         self.legs: list[Pair] = []
 
 

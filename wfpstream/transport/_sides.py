@@ -16,7 +16,16 @@ import trio
 
 from wfpstream.engine import DEFERRED, ENDED, FULL, YES, tapped
 
-from ._sockets import discard_input, drain_then_close, is_reset, receive, reset_now, send_urgent, wait_flushed
+from ._sockets import (
+    discard_input,
+    drain_then_close,
+    is_readable,
+    is_reset,
+    receive,
+    reset_now,
+    send_urgent,
+    wait_flushed,
+)
 
 if TYPE_CHECKING:
     from wfpstream.engine import Flow, Leg, Place
@@ -111,6 +120,10 @@ class Side:
         if self.parked and (self.lost or self.flow.may_read(self.index) in (YES, ENDED)):
             self.parked = False
             self._lot.unpark()
+
+    def has_input(self) -> bool:
+        """Whether bytes, or an end, are there to be read at this moment; a stream that is no socket cannot tell."""
+        return False
 
     def lose(self) -> None:
         """A reset was seen outside of the reader, which first takes what the leg still holds (IND-27)."""
@@ -249,6 +262,9 @@ class SocketSide(Side):
             self.flow.unread(self.index, n)
             if not n:
                 return
+
+    def has_input(self) -> bool:
+        return not self.reader_done and is_readable(self.sock)
 
     # --- writing ---
 

@@ -34,6 +34,7 @@ __all__ = [
     "discard_input",
     "drain_then_close",
     "is_dead",
+    "is_readable",
     "is_reset",
     "original_destination",
     "prepare",
@@ -127,6 +128,15 @@ def connect_error(sock: socket.socket) -> OSError | None:
 def is_dead(sock: socket.socket) -> bool:
     """Whether the kernel has no connection any more: nothing will be sent or acknowledged again."""
     return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE
+
+
+def is_readable(sock: socket.socket) -> bool:
+    """Whether `recv`, or `accept` on a listening socket, would return at once; not of a closed socket."""
+    if sock.fileno() == -1:
+        return False
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 # Reset (IND-18, DRP-2)
