@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -109,9 +110,9 @@ def test_acts_come_between_the_steps(world: World) -> None:
     order: list[str] = []
 
     class Noting(PendFin):
-        def classify_fn(self, *arguments: object) -> None:  # type: ignore[override]
+        def classify_fn(self, *call: Any) -> None:
             order.append("classify")
-            super().classify_fn(*arguments)
+            super().classify_fn(*call)
 
     steps: list[Step] = [
         Send("client", b"1"),
