@@ -10,21 +10,27 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from wfpstream.fwp import ActionType, NtStatus
 from wfpstream.fwps import (
     Callout,
     ClassifyOut,
     FieldsStream,
+    IncomingFlag,
     IncomingMetadataValues,
     IncomingValues,
     LayerId,
     NetBufferList,
+    NotifyType,
+    RunTime,
     StreamCalloutIoPacket,
     StreamFlags,
 )
 
 from ._vector_editors import Editor, make_editor
+from ._vector_fields import fixed_values, plain_address
+from ._vector_keys import name_of
 from ._vector_scene import Scene
 from ._vector_text import Answer, call_text, completion_text, flag_names, parse_answer
 
@@ -55,6 +61,23 @@ class Call:
     data: bytes = b""
 
 
+@dataclass(frozen=True, slots=True)
+class InjectAs:
+    """The arguments of FwpsStreamInjectAsync0 that are seldom others than a callout's own.
+
+    Attributes:
+        handle: injection handle; None: the callout's.
+        context: injectionContext.
+        layer: layerId; None: the flow's stream layer.
+        completes: False: completionFn is NULL.
+    """
+
+    handle: int | None = None
+    context: int = 0
+    layer: int | None = None
+    completes: bool = True
+
+
 class Scripted(Callout):
     """What the scripted callouts of all layers share: entries in the order of the script, by kind."""
 
@@ -83,6 +106,20 @@ class Scripted(Callout):
     def perform(self, call: Call | None, operations: Iterable[dict[str, Any]]) -> None:
         """Call operations; what goes wrong in our own code is a fault of the case, not V-40."""
         self.scene.perform(self, call, operations)
+
+    def registered_as(self, run_time: RunTime, callout_id: int) -> None:
+        """An operation registered it, for the stream layers."""
+        self.fwps = run_time
+        self._ids = dict.fromkeys(_STREAM_LAYERS.values(), callout_id)
+
+    def notify_fn(self, notify_type: int, filter_key: UUID | None, filter: Any) -> int:
+        if not self.spec.get("notifications") or notify_type not in tuple(NotifyType):
+            return NtStatus.STATUS_SUCCESS  # NTF-8: unknown types too
+        sees = {"filterKey": name_of(filter_key), "providerContext": _provider_context(filter)}
+        self.scene.note("notify", self.name, NotifyType(notify_type).name, sees)
+        entry = self.next_entry("notify")
+        self.perform(None, entry.get("do", ()))
+        return NtStatus[entry.get("returns", "STATUS_SUCCESS")]
 
 
 class ScriptedCallout(Scripted):
@@ -156,9 +193,16 @@ class ScriptedCallout(Scripted):
         return status
 
     def inject_chain(
-        self, flags: int, chain: NetBufferList | None, length: int, free: Callable[[NetBufferList], object]
+        self,
+        flags: int,
+        chain: NetBufferList | None,
+        length: int,
+        free: Callable[[NetBufferList], object],
+        how: InjectAs = InjectAs(),
     ) -> NtStatus:
         """The bare call; `free` ends each NBL in its completion. A refused chain stays the caller's."""
+        handle = self.injection_handle if how.handle is None else how.handle
+        layer = self.scene.layer if how.layer is None else how.layer
         context = len(self._injections) + 1
         self._injections[context] = (flags, free)
         due, link = 0, chain
@@ -166,8 +210,8 @@ class ScriptedCallout(Scripted):
             due, link = due + 1, link.next
         self.scene.open_injections[id(self) + context] = due
         status = self.fwps.stream_inject_async(
-            self.injection_handle, 0, 0, self.scene.flow_id, self.callout_id(self.scene.layer),
-            self.scene.layer, flags, chain, length, self._complete, context,
+            handle, how.context, 0, self.scene.flow_id, self.callout_id(self.scene.layer),
+            layer, flags, chain, length, self._complete if how.completes else None, context,
         )  # fmt: skip
         if status != NtStatus.STATUS_SUCCESS:
             del self.scene.open_injections[id(self) + context]
@@ -203,31 +247,6 @@ class ScriptedCallout0(ScriptedCallout):
         super().classify_fn(
             in_fixed_values, in_meta_values, layer_data, None, filter, flow_context, classify_out
         )
-
-
-class ScriptedGate(Scripted):
-    """A callout at FLOW_ESTABLISHED; only its action type is written."""
-
-    def classify_fn(
-        self,
-        in_fixed_values: IncomingValues,
-        in_meta_values: IncomingMetadataValues,
-        layer_data: Any,
-        classify_context: Any,
-        filter: Any,
-        flow_context: int,
-        classify_out: ClassifyOut,
-    ) -> None:
-        call = Call(
-            in_fixed_values, in_meta_values, layer_data, classify_context, filter, flow_context, classify_out
-        )
-        layer = self.layers[0].removeprefix("ale_").upper()
-        self.scene.note("call", self.name, f"{self.name}({layer})")
-        entry = self.next_entry("call")
-        self.perform(call, entry.get("do", ()))
-        answer = parse_answer(entry.get("answer", "P 0"))
-        if answer.action is not None:
-            classify_out.action_type = answer.action
 
 
 class FlowScout(Callout):
@@ -296,5 +315,31 @@ def sees_of(call: Call) -> dict[str, Any]:
         "direction": call.fixed.incoming_value[FieldsStream.DIRECTION].value,
         "flowContext": call.flow_context,
         "metadataFlags": call.meta.flags,
+        "midStream": bool(call.meta.flags & IncomingFlag.MID_STREAM_INSPECTION),
         "data": call.data,
+        "layer": LayerId(call.fixed.layer_id).name,
+        "upstreamAddress": plain_address(call.meta.upstream_address),
+        "providerContext": _provider_context(call.filter),
+        "mdlByteCounts": _mdl_byte_counts(packet.stream_data.net_buffer_list_chain),
+        **fixed_values(FieldsStream, call.fixed),
     }
+
+
+def _mdl_byte_counts(nbl: NetBufferList | None) -> list[list[int]]:
+    """For each NET_BUFFER of a chain of lists, the lengths of its MDLs."""
+    counts: list[list[int]] = []
+    while nbl is not None:
+        for net_buffer in nbl.net_buffers():
+            counts.append([])
+            mdl = net_buffer.mdl_chain
+            while mdl is not None:
+                counts[-1].append(mdl.byte_count)
+                mdl = mdl.next
+        nbl = nbl.next
+    return counts
+
+
+def _provider_context(filter: Any) -> Any:
+    """What a filter brings: options as they are, a provider context by its data."""
+    context = filter.provider_context
+    return context.data.decode("latin-1") if isinstance(getattr(context, "data", None), bytes) else context

@@ -15,8 +15,11 @@ from typing import Any
 
 from wfpstream.engine import EngineOptions, FilterEngine
 
-from ._vector_callout import FlowScout, Scripted, ScriptedCallout, ScriptedCallout0, ScriptedGate
+from ._vector_api import API_OPERATIONS
+from ._vector_callout import FlowScout, Scripted, ScriptedCallout, ScriptedCallout0
 from ._vector_compare import compare
+from ._vector_layers import LAYER_OPERATIONS, LayerCallout
+from ._vector_management import MANAGEMENT_OPERATIONS
 from ._vector_operations import OPERATIONS
 from ._vector_scene import Scene
 from ._vector_setup import VectorSetup
@@ -27,6 +30,7 @@ from ._world import Act, Connect, Fin, Reset, Send, Side, Step, Wait, Window, Wo
 STIMULI = ("send", "receive", "fin", "reset", "window", "wait", "do", "connect")
 ENTRIES = ("call", "completion", "flowDelete", "notify", "note")
 _RANDOM_CUTS = 24
+_OPERATIONS = OPERATIONS | API_OPERATIONS | MANAGEMENT_OPERATIONS | LAYER_OPERATIONS
 
 
 def can_run(case: VectorCase, world: World) -> bool:
@@ -97,6 +101,7 @@ class _Play:
         steps: list[Step] = []
         for step in self.steps:
             steps += [self._world_step(step), Act(self.scene.step_done)]
+        steps.append(Act(self.scene.unload))
         options = make_options(self.body.get("options", {}))
         connect = bool(self.body.get("connect", True))
         return WorldScript(self._set_up, steps, options, self._sides.local, connect)
@@ -128,7 +133,7 @@ class _Play:
             "window": lambda who: Window(sides.named(who), step["size"]),
             "wait": lambda seconds: Wait(float(seconds)),
             "do": lambda operations: Act(lambda: self._perform(None, None, operations)),
-            "connect": lambda _: Connect(),
+            "connect": make_connect,
         }
         kind = kind_of(step, STIMULI)
         return make[kind](step[kind])
@@ -144,7 +149,7 @@ class _Play:
             name = operation["op"]
             try:
                 who = self._callout(operation.get("by")) if "by" in operation or by is None else by
-                status = OPERATIONS[name](self.scene, who, call, operation)
+                status = _OPERATIONS[name](self.scene, who, call, operation)
             except Exception as error:
                 # An error of the vector's or of ours would be V-40 inside a callback, and so look like the engine's.
                 self.scene.problem(f"{name}: {error!r}")
@@ -167,9 +172,19 @@ class _Listener:
 def make_callout(scene: Scene, spec: dict[str, Any]) -> Scripted:
     """The scripted callout that a vector declares."""
     if spec.get("layer", "stream") != "stream":
-        return ScriptedGate(scene, spec)
+        return LayerCallout(scene, spec)
     kind = ScriptedCallout0 if spec.get("version", 1) == 0 else ScriptedCallout
     return kind(scene, spec)
+
+
+def make_connect(spec: Any) -> Connect:
+    """A connection: true, or an object that names addresses and which side is the local host."""
+    named = {} if spec is True else spec
+    client, server, listener = (
+        None if named.get(who) is None else (str(named[who][0]), int(named[who][1]))
+        for who in ("client", "server", "listener")
+    )
+    return Connect(client, server, listener, named.get("local"), named.get("comesBack", False))
 
 
 def make_options(values: dict[str, Any]) -> EngineOptions:

@@ -67,12 +67,16 @@ class Scene:
         classifying: flows of which a stream classify runs.
         open_injections: per accepted injection, the NBLs whose completion is due.
         scratch: what operations keep between calls.
+        filters: the callouts of connection layers by the filters through which they were asked.
+        undo: takes away what operations added, oldest first.
     """
 
     engine: FilterEngine = field(init=False)
     callouts: dict[str, Any] = field(default_factory=dict)
     local: str = "client"
     perform: Perform = field(default=lambda by, call, operations: None)
+    filters: dict[int, str] = field(default_factory=dict)
+    undo: list[Callable[[], object]] = field(default_factory=list)
     steps: list[list[Line]] = field(default_factory=lambda: [[]])
     violations: list[list[str]] = field(default_factory=lambda: [[]])
     faults: list[str] = field(default_factory=list)
@@ -106,6 +110,11 @@ class Scene:
         """All that followed from a step has come to rest."""
         self.steps.append([])
         self.violations.append([])
+
+    def unload(self) -> None:
+        """What a driver does at its end: take away what is left of what it added, the newest first."""
+        while self.undo:
+            self.undo.pop()()
 
     def hear(self, event: dict[str, Any]) -> None:
         """An event of the engine."""

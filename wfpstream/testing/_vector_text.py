@@ -61,11 +61,11 @@ def completion_text(flags: int, data: bytes, status: int) -> str:
     return f"cmp({what}, {NtStatus(status).name.removeprefix('STATUS_')})"
 
 
-def flag_bits(names: Iterable[str]) -> int:
-    """Stream flags from their names without `FWPS_STREAM_FLAG_`. Raises KeyError: no such flag."""
+def flag_bits(names: Iterable[str | int]) -> int:
+    """Stream flags from their names without `FWPS_STREAM_FLAG_`, or as numbers. Raises KeyError: no such flag."""
     bits = 0
     for name in names:
-        bits |= StreamFlags[name]
+        bits |= name if isinstance(name, int) else StreamFlags[name]
     return bits
 
 
