@@ -44,7 +44,7 @@ def run_case(case: VectorCase, world: World) -> list[str]:
     Raises ValueError, KeyError: the vector is not sound.
     """
     problems: list[str] = []
-    for label, body in _cuttings(case.body):
+    for label, body in _cuttings(_repeated(case.body)):
         found = _run_steps(body, world, len(body["steps"]), whole=True)
         if not found and world.name == "memory":
             found = _run_beginnings(body, world)
@@ -217,6 +217,12 @@ def entry_of(entry: dict[str, Any], kind: str) -> str | None:
     if kind == "call":
         return str(entry[kind]).partition("(")[0]
     return entry.get("flowDelete") if kind == "flowDelete" else entry.get("of")
+
+
+def _repeated(body: dict[str, Any]) -> dict[str, Any]:
+    """The case with a step of `times` n written n times."""
+    steps = [step for step in body["steps"] for _ in range(step.get("times", 1))]
+    return body | {"steps": steps}
 
 
 # --- cuts -------------------------------------------------------------------------------------------------
