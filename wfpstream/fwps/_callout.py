@@ -84,6 +84,7 @@ class CalloutEntry:
         "flags",
         "flow_delete_fn",
         "key",
+        "last_filter",
         "mid_stream_allowed",
         "name",
         "notify_fn",
@@ -108,6 +109,7 @@ class CalloutEntry:
         """Not registered (any more)."""
         self.registered = False
         self.owner = None
+        self.last_filter: Any = None  # the one notifyFn accepted last
         self.version = 2
         self.flags = 0
         self.classify_fn: ClassifyFn | None = None

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ._callout import CalloutEntry, CalloutTable
     from ._core import Core
     from ._flow import Flow
+    from ._tracking import Tracking
     from ._waterfall import Waterfall
 
 # Layers at which a flow may carry a context: those that see an established flow (FAC).
@@ -29,10 +30,11 @@ _FLOW_LAYERS = frozenset(
 class Contexts:
     """The flow contexts of one engine."""
 
-    def __init__(self, core: Core, callouts: CalloutTable, waterfall: Waterfall) -> None:
+    def __init__(self, core: Core, callouts: CalloutTable, waterfall: Waterfall, tracking: Tracking) -> None:
         self.core = core
         self.callouts = callouts
         self.waterfall = waterfall
+        self.tracking = tracking
         waterfall.classifier.after_classify = self.finish_removals
 
     def associate(self, flow_id: int, layer_id: int, callout_id: int, context: int) -> NtStatus:
@@ -49,10 +51,12 @@ class Contexts:
         if flow is None or flow.doomed is not None or flow.phase >= ENDED - 1:
             return self._refused("flow_associate_context", NtStatus.STATUS_FWP_NOT_FOUND, "CTX-5")
         key = (layer_id, callout_id)
-        if key in flow.contexts:
-            return self._refused("flow_associate_context", NtStatus.STATUS_OBJECT_NAME_EXISTS, "CTX-6", flow)
         assert entry is not None
+        if key in flow.contexts:
+            self.tracking.refused(context, flow, entry)
+            return self._refused("flow_associate_context", NtStatus.STATUS_OBJECT_NAME_EXISTS, "CTX-6", flow)
         flow.contexts[key] = context
+        self.tracking.stored(context)
         entry.contexts += 1
         self._refresh(flow, callout_id)
         return NtStatus.STATUS_SUCCESS
@@ -105,6 +109,7 @@ class Contexts:
                 self._delete(flow, key)
         for key in sorted(flow.contexts):
             self._delete(flow, key)
+        self.tracking.flow_over(flow)
 
     def _delete(self, flow: Flow, key: tuple[int, int]) -> None:
         layer_id, callout_id = key
@@ -120,12 +125,15 @@ class Contexts:
         outer, core.frame = core.frame, Frame("flow_delete", flow, None, callout_id)
         core.callbacks += 1
         began = core.clock()
+        before = self.tracking.deleting(context)
         try:
             entry.flow_delete_fn(layer_id, callout_id, context)
         except CALLOUT_FAULTS as error:
             core.violation("V-40", f"{type(error).__name__} out of flowDeleteFn: {error}", error=error)
         finally:
             core.frame = outer
+            self.tracking.deleting(before)
+        self.tracking.deleted(context, flow, entry)
         if core.times_callbacks:
             core.check_budget("flowDeleteFn", began, None, entry)
 

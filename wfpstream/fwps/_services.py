@@ -38,7 +38,8 @@ from ._ownership import ALLOCATED, CLONE, Ownership
 from ._pipeline import Pipeline
 from ._retiring import Retiring
 from ._stream_data import StreamData
-from ._violations import CALLOUT_FAULTS
+from ._tracking import Tracking
+from ._violations import CALLOUT_FAULTS, where_defined
 from ._waterfall import Waterfall
 from ._worker import WorkerHost
 
@@ -50,6 +51,7 @@ _KNOWN_FLAGS = 0
 for _flag in CalloutFlags:
     _KNOWN_FLAGS |= int(_flag)
 _STREAM_LAYERS = (int(LayerId.STREAM_V4), int(LayerId.STREAM_V6))
+UNKNOWN_NOTIFY_TYPE = 0x7FFF  # what verification asks a notifyFn with (NTF-8)
 _FIRST_PROFILE_OF_VERSION = {0: "vista", 1: "win7", 2: "win8"}
 
 
@@ -61,13 +63,15 @@ class RunTime(ConnectionServices):
 
     def __init__(self, clock: Callable[[], float], options: EngineOptions) -> None:
         self.options = options
+        self._last_handle = 0x1000
         self.core = core = Core(clock, options)
         self.callouts = CalloutTable()
         core.find_entry = self.callouts.find_id
         self.ownership = Ownership(core, self.callouts)
         self.waterfall = Waterfall(core)
         self.waterfall.classifier.ownership = self.ownership
-        self.contexts = Contexts(core, self.callouts, self.waterfall)
+        self.tracking = Tracking(core, self._next_handle)
+        self.contexts = Contexts(core, self.callouts, self.waterfall, self.tracking)
         self.injector = Injector(core, self.callouts, self.ownership, self.waterfall)
         self.injector.next_handle = self._next_handle
         self.retiring = Retiring(core, self.callouts, self.waterfall)
@@ -86,8 +90,6 @@ class RunTime(ConnectionServices):
         self.establisher = Establisher(core, self.callouts, self.inputs, self.pipeline, self.contexts)
         self.workers = WorkerHost(core, self.ownership)
         self.lifecycle.flow_ended = self.workers.end_flow
-        self._tracked: dict[int, Any] = {}
-        self._last_handle = 0x1000
 
     # -- time, names, objects --------------------------------------------------------------------------
 
@@ -130,18 +132,20 @@ class RunTime(ConnectionServices):
         )
 
     def track(self, obj: object) -> int:
-        """An integer that stands for a Python object, for contexts (VRF-5)."""
-        handle = self._next_handle()
-        self._tracked[handle] = obj
-        return handle
+        """An integer that stands for a Python object, for contexts.
+
+        Of contexts made in this way the verifier knows who released them, and when (V-31, V-41, VRF-5): `untrack`
+        them in flowDeleteFn, or at once where Associate did not answer STATUS_SUCCESS.
+        """
+        return self.tracking.track(obj)
 
     def tracked(self, handle: int) -> Any:
         """The object behind a tracked integer; KeyError when it was released or never was."""
-        return self._tracked[handle]
+        return self.tracking.find(handle)
 
     def untrack(self, handle: int) -> Any:
         """Release a tracked integer and return its object."""
-        return self._tracked.pop(handle)
+        return self.tracking.release(handle)
 
     def _next_handle(self) -> int:
         self._last_handle += 1
@@ -220,6 +224,7 @@ class RunTime(ConnectionServices):
             self.core.violation("V-59", "callout unregistered with a pended connection")
             return self.core.refused("callout_unregister", NtStatus.STATUS_DEVICE_BUSY, "LAY-30")
         self.ownership.report_leaks(callout_id=entry.callout_id)
+        self._probe_notify(entry)
         entry.clear()
         self.pipeline.callout_changed(entry)
         return NtStatus.STATUS_SUCCESS
@@ -271,8 +276,10 @@ class RunTime(ConnectionServices):
         Comfortable callouts are the engine's own to unregister, and so are their handles.
         """
         self.connections.stop()
+        self.tracking.report_refused()
         registered = self.callouts.registered()
         for entry in registered:
+            self._probe_notify(entry)
             if entry.owner is None:
                 text = f"engine stopped with callout {entry.name} registered"
                 self.core.violation("V-39", text, entry=entry, judged=True)
@@ -318,12 +325,36 @@ class RunTime(ConnectionServices):
         outer, core.frame = core.frame, Frame("notify", None, None, entry.callout_id)
         core.frame.filter_id = filter.filter_id
         try:
-            return int(entry.notify_fn(notify_type, filter_key, filter))
+            status = int(entry.notify_fn(notify_type, filter_key, filter))
+            if status == NtStatus.STATUS_SUCCESS:
+                entry.last_filter = filter
+            return status
         except CALLOUT_FAULTS as error:
             core.violation("V-40", f"{type(error).__name__} out of notifyFn: {error}", error=error)
             return NtStatus.STATUS_UNSUCCESSFUL
         finally:
             core.frame = outer
+
+    def _probe_notify(self, entry: CalloutEntry) -> None:
+        """V-54, NTF-8: a notify type of a system to come. Asked when the callout goes, so that nothing hangs on it."""
+        notify, filter, entry.last_filter = entry.notify_fn, entry.last_filter, None
+        if notify is None or filter is None or self.options.verify.level == "off":
+            return
+        core = self.core
+        outer, core.frame = core.frame, Frame("notify", None, None, entry.callout_id)
+        core.frame.filter_id = filter.filter_id
+        text = ""
+        try:
+            status = notify(UNKNOWN_NOTIFY_TYPE, None, filter)
+            if status != NtStatus.STATUS_SUCCESS:
+                text = f"notifyFn answered {status!r} to an unknown notify type"
+        except CALLOUT_FAULTS as error:
+            text = f"{type(error).__name__} out of notifyFn at an unknown notify type: {error}"
+        finally:
+            core.frame = outer
+        if text:
+            where = where_defined(notify, entry.owner)
+            core.violation("V-54", text, entry=entry, filter_id=filter.filter_id, where=where)
 
     def commit_add_notify(self, key: UUID) -> bool:
         """NTF-6."""
