@@ -5,10 +5,9 @@ Every session loads this file, so it imports nothing that a test without one of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import pytest
+from ._fixtures import wfp_proxy, wfp_proxy_session
 
 if TYPE_CHECKING:
     from ._changes import AddedCallout, Change
@@ -47,23 +46,3 @@ def __getattr__(name: str) -> object:
 
         return getattr(import_module(f".{_TYPES[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-@pytest.fixture
-def wfp_proxy(request: pytest.FixtureRequest) -> Iterator[ProxyFactory]:
-    """Starts TCP proxies whose faults and edits a test controls: `wfp_proxy(upstream, callouts=[...], **options)`."""
-    from ._factory import ProxyFactory
-
-    factory = ProxyFactory(request.node)
-    yield factory
-    factory.finish()
-
-
-@pytest.fixture(scope="session")
-def wfp_proxy_session() -> Iterator[ProxyFactory]:
-    """As `wfp_proxy`, for proxies that live as long as the session; `wfp_proxy_session.reset()` between tests."""
-    from ._factory import ProxyFactory
-
-    factory = ProxyFactory(None)
-    yield factory
-    factory.finish()
