@@ -81,7 +81,27 @@ def parse_vector(text: str) -> Vector:
 
 def _case(vector_id: str, body: dict[str, Any]) -> VectorCase:
     worlds = tuple(body.get("worlds", EVERY_WORLD))
-    return VectorCase(vector_id, body["case"], worlds, frozenset(body.get("needs", ())), body)
+    needs = frozenset(body.get("needs", ())) | _needs_that_show(body)
+    return VectorCase(vector_id, body["case"], worlds, needs, body)
+
+
+# What a step needs of a world, by its kind.
+_NEEDED_BY_STEP = {
+    "fin": "half_close",
+    "reset": "reset",
+    "urgent": "urgent",
+    "window": "window",
+    "wait": "virtual_time",
+    "connect": "second_flow",
+}
+
+
+def _needs_that_show(body: dict[str, Any]) -> set[str]:
+    """Capabilities that need not be named, as the case cannot do without them."""
+    steps = body["steps"]
+    needs = {need for step in steps for name, need in _NEEDED_BY_STEP.items() if name in step}
+    ends = [where.get(side, {}) for where in (*steps, body.get("end", {})) for side in ("remote", "local")]
+    return needs | ({"reset"} if any(end.get("reset") for end in ends) else set())
 
 
 def _place(one: Vector) -> tuple[int, str]:
