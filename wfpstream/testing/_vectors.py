@@ -101,7 +101,7 @@ def _needs_that_show(body: dict[str, Any]) -> set[str]:
     steps = body["steps"]
     needs = {need for step in steps for name, need in _NEEDED_BY_STEP.items() if name in step}
     ends = [where.get(side, {}) for where in (*steps, body.get("end", {})) for side in ("remote", "local")]
-    return needs | ({"reset"} if any(end.get("reset") for end in ends) else set())
+    return needs | ({"reset"} if any(end.get("reset") for end in ends if end) else set())
 
 
 def _place(one: Vector) -> tuple[int, str]:
