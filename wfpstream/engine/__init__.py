@@ -24,6 +24,7 @@ from wfpstream.fwps import HELD_BACK as DEFERRED
 from ._bridge import Bridge
 from ._describe import describe_flow, describe_flow_in_depth, describe_load
 from ._filter_engine import AddedCallout, FilterEngine
+from ._left_behind import LEAK_RULES, left_behind
 from ._tap import Leg, Place, Tap, tapped
 from ._work import Work
 
@@ -36,6 +37,7 @@ __all__ = [
     "DEFERRED",
     "ENDED",
     "FULL",
+    "LEAK_RULES",
     "READ_ENDED",
     "YES",
     "AddedCallout",
@@ -57,5 +59,6 @@ __all__ = [
     "describe_flow",
     "describe_flow_in_depth",
     "describe_load",
+    "left_behind",
     "tapped",
 ]

@@ -18,7 +18,10 @@ from ._canonical import (
 from ._chop import Chop, Cutter
 from ._memory_driver import EventList, FlowEnds, MemoryDriver, Peer
 from ._memory_world import MemoryWorld
+from ._pair import ConnectionBlocked, Pair, PairedCallout, PairEnd, WouldBlock, make_pair
+from ._playbook import Playbook, PlaybookError, first_difference
 from ._recorder import Moment, Recorder
+from ._trace_lines import normal_line, trace_lines
 from ._world import (
     CAPABILITIES,
     Act,
@@ -51,6 +54,7 @@ __all__ = [
     "CanonicalStage",
     "Chop",
     "Connect",
+    "ConnectionBlocked",
     "Cutter",
     "EndState",
     "EventList",
@@ -63,7 +67,12 @@ __all__ = [
     "MemoryDriver",
     "MemoryWorld",
     "Moment",
+    "Pair",
+    "PairEnd",
+    "PairedCallout",
     "Peer",
+    "Playbook",
+    "PlaybookError",
     "Recorder",
     "Reset",
     "Send",
@@ -74,9 +83,14 @@ __all__ = [
     "World",
     "WorldOutcome",
     "WorldScript",
+    "WouldBlock",
     "canonical",
     "canonical_diff",
     "check_api_faults",
     "explore_api_faults",
     "fate_of",
+    "first_difference",
+    "make_pair",
+    "normal_line",
+    "trace_lines",
 ]

@@ -321,6 +321,7 @@ class MemoryDriver:
             options.verify.level = "warn"
         options.verify.virtual_time = True
         self.now = 0.0
+        self.closed = False
         self.local = local
         self.tap = tap
         self._schedule = schedule
@@ -514,6 +515,7 @@ class MemoryDriver:
 
     def close(self) -> None:
         """Stop the engine: flows are aborted, leaks reported; AssertionError when a ledger does not close."""
+        self.closed = True
         self.engine.stop()
         self.catch_up()
         for ends in self.flows:
