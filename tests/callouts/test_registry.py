@@ -74,6 +74,16 @@ def test_the_description_can_be_written_as_json() -> None:
     assert '"stream_edit"' in text
 
 
+def test_finding_a_built_in_reads_no_metadata(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that adds a fault must not pay for every package that is installed."""
+
+    def fail() -> tuple[EntryPoint, ...]:
+        raise AssertionError("the metadata of all installed packages was read")
+
+    monkeypatch.setattr(_registry, "_entry_points", fail)
+    assert find_callout("monitor").__name__ == "Monitor"
+
+
 def test_built_ins_are_found_without_the_package_metadata(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_registry, "_entry_points", lambda: ())
     assert find_callout("stream_edit") is StreamEdit

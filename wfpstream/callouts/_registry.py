@@ -97,7 +97,8 @@ def find_callout(name: str) -> type[Callout]:
         UnknownCalloutError: there is none, it cannot be loaded, or it is no callout.
     """
     if ":" not in name:
-        source = _sources().get(name)
+        # Ours win, and reading the metadata of all that is installed takes 10 ms and more.
+        source = BUILT_IN.get(name) or _sources().get(name)
         if source is None:
             raise UnknownCalloutError(_unknown(name))
         return _checked(_load_module(source, trusted=True), name)
