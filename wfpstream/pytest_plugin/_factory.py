@@ -30,6 +30,7 @@ class ProxyFactory:
     def __init__(self, node: pytest.Item | None) -> None:
         self.proxies: list[WfpProxy] = []
         self._node = node
+        self._called = "wfp_proxy" if node is not None else "wfp_proxy_session"
 
     def __call__(
         self,
@@ -63,6 +64,13 @@ class ProxyFactory:
         self.proxies.append(proxy)
         _watch(self._node, proxy, observed)
         return proxy
+
+    def __getattr__(self, name: str) -> Any:
+        if hasattr(WfpProxy, name) or name in ("host", "port", "upstream"):
+            raise AttributeError(
+                f"this fixture starts proxies and is none: proxy = {self._called}((host, port)), then proxy.{name}"
+            )
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
     def reset(self) -> None:
         """Bring every proxy back to how it was when it was started: what a session's proxies need between tests.

@@ -7,6 +7,7 @@ proxy's own thread is `_runner`'s.
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from functools import partial
@@ -33,6 +34,7 @@ DownMode = Literal["refuse", "accept_rst", "blackhole"]
 Stalled = Literal["to_client", "to_upstream", "both"]
 
 _DIRECTIONS = ("to_client", "to_upstream", "both")
+_CLOSE_TAKES = 60.0
 # How many of the last events a timeout tells.
 _TOLD = 8
 
@@ -241,12 +243,12 @@ class WfpProxy:
             RuntimeError: an event loop runs on this thread: use `idle_async`.
         """
         refuse_on_loop("idle")
-        with self._told(timeout, "is not idle", self._runner.busy):
+        with self._told(timeout, "is not idle"):
             self._wait(self._thread.begin(self._runner.become_idle), timeout)
 
     async def idle_async(self, timeout: float = 5.0) -> None:
         """`idle`, for asyncio and trio."""
-        with self._told(timeout, "is not idle", self._runner.busy):
+        with self._told(timeout, "is not idle"):
             await await_future(self._thread.begin(self._runner.become_idle), timeout)
 
     # -- its end
@@ -260,6 +262,20 @@ class WfpProxy:
             self._thread.call(self._runner.proxy.request_stop)
         self._thread.join()
         self.left_open = [record for record in self._runner.log.closed if record.ended == "stop"]
+
+    async def close_async(self) -> None:
+        """`close`, for asyncio and trio: their peers on this loop can end meanwhile."""
+        with contextlib.suppress(ProxyClosed, ProxyHung):
+            await await_future(self._thread.begin(self._runner.proxy.stop), _CLOSE_TAKES)
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close_async()
 
     def __enter__(self) -> Self:
         return self
@@ -350,20 +366,20 @@ class WfpProxy:
             future.cancel()
 
     @contextlib.contextmanager
-    def _told(self, timeout: float, what: str, why: Callable[[], list[str]] | None = None) -> Iterator[None]:
+    def _told(self, timeout: float, what: str) -> Iterator[None]:
         """A timeout says what has happened instead."""
         try:
             yield
         except TimeoutError:
-            lines = [*(self._look(why) if why is not None else ()), *self._story()]
-            story = "".join(f"\n  {line}" for line in lines)
+            story = "".join(f"\n  {line}" for line in self._story())
             raise TimeoutError(f"after {timeout:g} s {self!r} {what}{story}") from None
 
     def _story(self) -> list[str]:
         """What there was so far, for a timeout's text."""
         log = self._runner.log
         flows = self.flows
-        lines = [f"{len(flows)} established, {sum(flow.state == 'closed' for flow in flows)} closed"]
+        lines = self._look(self._runner.busy)
+        lines += [f"{len(flows)} established, {sum(flow.state == 'closed' for flow in flows)} closed"]
         lines += [f"a connection failed: {why}" for why in self._look(lambda: log.failed[-_TOLD:])]
         lines += [f"log: {line}" for line in self.log[-_TOLD:]]
         names = [event["event"] for event in self.events[-_TOLD:]]
@@ -371,6 +387,7 @@ class WfpProxy:
 
     def _cut(self) -> None:
         """The proxy's thread hangs, and this is the watchdog's: its peers must not wait with it."""
+        print(self.hung, file=sys.stderr)
         self._runner.proxy.shut_down_connections()
 
 

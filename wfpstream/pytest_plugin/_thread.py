@@ -6,6 +6,7 @@ proxies or engines.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, InvalidStateError
@@ -50,6 +51,7 @@ class ProxyThread:
         self.crash: BaseException | None = None
         self._on_hang = on_hang
         self._patience = patience
+        self._pid = os.getpid()
         self._token: trio.lowlevel.TrioToken | None = None
         self._lock = threading.Lock()
         self._waiting: set[Future[Any]] = set()
@@ -131,6 +133,10 @@ class ProxyThread:
         if self.is_current:
             raise RuntimeError(
                 "this is the proxy's own thread: a callout acts through self.fwps, and must not wait (IRQ-1)"
+            )
+        if os.getpid() != self._pid:
+            raise RuntimeError(
+                "the proxy runs in the process that started it, not in this fork of it; ask it there"
             )
         with self._lock:
             self._check()

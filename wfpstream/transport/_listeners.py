@@ -212,6 +212,11 @@ class Listener:
             ignore_new(self._sock)
         return self.take_waiting()
 
+    def shut_down(self) -> None:
+        """Refuse everybody from now on, without the event loop; from any thread."""
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         """Stop listening; connections in the backlog are reset by the kernel."""
         if self._sock.fileno() != -1:

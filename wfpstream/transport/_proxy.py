@@ -154,7 +154,12 @@ class Proxy:
         return lines + [f"flow handle {number}: something to read" for number in inputs]
 
     def shut_down_connections(self) -> None:
-        """From any thread, for when this one's loop hangs: end every connection, so that peers need not wait."""
+        """From any thread, for when this one's loop hangs: end every connection, so that peers need not wait.
+
+        New ones are refused. Nothing else works any more.
+        """
+        for listener in self.listeners:
+            listener.shut_down()
         self._reception.shut_down_all()
 
     async def prepare(self, specs: Sequence[ListenerSpec]) -> Rearrangement:
