@@ -25,6 +25,7 @@ from wfpstream.fwps import (
     FieldsAleFlowEstablished,
     IncomingMetadataValues,
     IncomingValues,
+    MetadataField,
 )
 
 from ._vector_callout import Call, Scripted
@@ -71,8 +72,9 @@ class LayerCallout(Scripted):
         sees = values | {
             "writeRight": bool(call.out.rights & RIGHT_ACTION_WRITE),
             "upstreamAddress": plain_address(call.meta.upstream_address),
-            "originalDestination": plain_address(call.meta.original_destination),
         }
+        if call.meta.current_metadata_values & MetadataField.ORIGINAL_DESTINATION:
+            sees["originalDestination"] = plain_address(call.meta.original_destination)
         if isinstance(call.layer_data, ConnectRequest):
             sees["versions"] = list(_versions(self.scene, call.layer_data))
         return sees
@@ -115,7 +117,7 @@ def write_answer(text: str, out: ClassifyOut) -> None:
 
 def pend_operation(scene: Scene, by: Scripted, call: Call | None, operation: dict[str, Any]) -> NtStatus:
     """FwpsPendOperation0 with the completion handle of the call, or `completionHandle`."""
-    handle = operation.get("completionHandle", _present(call).meta.completion_handle)
+    handle = operation.get("completionHandle") or _present(call).meta.completion_handle
     status, context = by.fwps.pend_operation(handle)
     if status == _SUCCESS:
         scene.labels[operation["as"]] = context
