@@ -13,7 +13,7 @@ from wfpstream.fwps import ClassifyOut, Filter, IncomingMetadataValues, Incoming
 
 from ._answers import inspect
 from ._lane_callout import WorkerCallout
-from ._lanes import Lane, LaneT
+from ._lanes import Lane, LaneT, NoLane
 
 
 class CountedLane(Lane):
@@ -53,7 +53,10 @@ class CountingCallout(WorkerCallout[LaneT]):
     ) -> None:
         """Count the connection."""
         inspect(classify_out)
-        self.lanes.establish(in_fixed_values, in_meta_values)
+        try:
+            self.lanes.establish(in_fixed_values, in_meta_values)
+        except NoLane:
+            self.lanes.refuse(in_meta_values.flow_handle)
 
     def _opened(self, lanes: list[LaneT], fixed: IncomingValues, meta: IncomingMetadataValues) -> None:
         listener = meta.listener

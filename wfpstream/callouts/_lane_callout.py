@@ -21,7 +21,8 @@ from wfpstream.fwps import (
 )
 
 from ._answers import DISCONNECT, INJECTABLE, UNTOUCHED, block, drop, permit
-from ._lanes import Lane, Lanes, LaneT, Opened
+from ._insist import ENDED
+from ._lanes import Lane, Lanes, LaneT, NoLane, Opened
 
 # Built-ins join flows that are already there: a test adds and removes them while it runs.
 JOINS = int(CalloutFlags.ALLOW_MID_STREAM_INSPECTION)
@@ -58,7 +59,11 @@ class LaneCallout(Callout, Generic[LaneT]):
         stream: StreamData = layer_data.stream_data
         if self.draining or stream.flags & UNTOUCHED:
             return
-        lane = self.lanes.find(in_fixed_values, in_meta_values, filter, flow_context, stream.flags)
+        try:
+            lane = self.lanes.find(in_fixed_values, in_meta_values, filter, flow_context, stream.flags)
+        except NoLane:
+            drop(layer_data, classify_out)
+            return
         if lane is not None:
             self.decide(lane, stream, layer_data, classify_out)
 
@@ -111,7 +116,11 @@ class WorkerCallout(OutOfBandCallout, Generic[LaneT]):
         stream: StreamData = layer_data.stream_data
         if stream.flags & UNTOUCHED:
             return
-        lane = self.lanes.find(in_fixed_values, in_meta_values, filter, flow_context, stream.flags)
+        try:
+            lane = self.lanes.find(in_fixed_values, in_meta_values, filter, flow_context, stream.flags)
+        except NoLane:
+            drop(layer_data, classify_out)
+            return
         if lane is None or (self.draining and not lane.pended):
             return
         if self.pends(lane, stream, layer_data, classify_out):
@@ -179,4 +188,6 @@ def block_here(
     """
     block(packet, answer, count)
     if stream.flags & DISCONNECT and count == stream.data_length:
-        callout.inject_fin(lane.flow_id, lane.layer_id, lane.flags)
+        status = callout.inject_fin(lane.flow_id, lane.layer_id, lane.flags)
+        if not status.ok and status not in ENDED:
+            drop(packet, answer)

@@ -7,6 +7,7 @@ was asked to work on. It must not know what a callout keeps in its lanes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Generic, Literal, TypeVar
 
 from wfpstream.fwp import NtStatus
@@ -20,6 +21,7 @@ from wfpstream.fwps import (
 )
 
 from ._answers import RECEIVE, SEND
+from ._insist import ENDED, insist
 
 Direction = Literal["to_client", "to_upstream", "both", "inbound", "outbound"]
 
@@ -51,6 +53,10 @@ class Lane:
         self.pended = False
 
 
+class NoLane(Exception):
+    """There is no memory for the state of a flow. Without it every indication would be taken for the first."""
+
+
 LaneT = TypeVar("LaneT", bound=Lane)
 Pair = tuple[LaneT | None, LaneT | None]
 Opened = Callable[[list[LaneT], IncomingValues, IncomingMetadataValues], None]
@@ -72,7 +78,7 @@ class Lanes(Generic[LaneT]):
         opened: told about new lanes of a flow, once for both.
     """
 
-    __slots__ = ("_callout", "_direction", "_flows", "_lane_class", "_opened", "_per_stage")
+    __slots__ = ("_callout", "_direction", "_flows", "_lane_class", "_opened", "_per_stage", "_refused")
 
     def __init__(
         self,
@@ -89,13 +95,20 @@ class Lanes(Generic[LaneT]):
         self._per_stage = per_stage
         self._opened = opened
         self._flows: dict[int, dict[int, Pair[LaneT]]] = {}
+        # Flows that are to be reset; until that is done nothing of theirs may pass.
+        self._refused: set[int] = set()
 
     def find(
         self, fixed: IncomingValues, meta: IncomingMetadataValues, filter: Filter, context: int, flags: int
     ) -> LaneT | None:
-        """The lane of an indication, made on first use; None where the callout has nothing to do."""
+        """The lane of an indication, made on first use; None where the callout has nothing to do.
+
+        Raises NoLane when the run time takes no context for the flow.
+        """
         stages = self._flows.get(meta.flow_handle)
         if stages is None:
+            if meta.flow_handle in self._refused:
+                raise NoLane("refused when it was established")
             stages = self._open(meta.flow_handle, fixed.layer_id, context)
         filter_id = filter.filter_id
         pair = stages.get(filter_id if self._per_stage else 0)
@@ -111,12 +124,26 @@ class Lanes(Generic[LaneT]):
         return lane
 
     def establish(self, fixed: IncomingValues, meta: IncomingMetadataValues) -> None:
-        """Make the lanes of a flow at ALE_FLOW_ESTABLISHED, before a byte comes (CTX-7); not `per_stage`."""
+        """Make the lanes of a flow at ALE_FLOW_ESTABLISHED, before a byte comes (CTX-7); not `per_stage`.
+
+        Raises NoLane when the run time takes no context for the flow.
+        """
         if meta.flow_handle not in self._flows:
             ale_v4, _ = LAYERS_BY_NAME["ale_flow_established"]
             stream_v4, stream_v6 = LAYERS_BY_NAME["stream"]
             layer_id = int(stream_v4 if fixed.layer_id == ale_v4 else stream_v6)
             self._open(meta.flow_handle, layer_id, 0)[0] = self._pair(fixed, meta, layer_id)
+
+    def refuse(self, flow_id: int) -> None:
+        """Reset a flow there are no lanes for: its own classify must not decide that (V-44), so it is done soon."""
+        self._refused.add(flow_id)
+        self._callout.after(0.0, insist, self._callout, flow_id, partial(self._abort, flow_id))
+
+    def _abort(self, flow_id: int) -> NtStatus:
+        status = self._callout.fwps.flow_abort(flow_id)
+        if status.ok or status in ENDED:
+            self._refused.discard(flow_id)
+        return status
 
     def get(self, flow_id: int, inbound: bool) -> LaneT | None:
         """The lane of a direction, if there is one; not `per_stage`."""
@@ -141,6 +168,8 @@ class Lanes(Generic[LaneT]):
         status = callout.fwps.flow_associate_context(flow_id, layer_id, callout.callout_id(layer_id), flow_id)
         if status == NtStatus.STATUS_SUCCESS or context:
             self._flows[flow_id] = stages
+        elif not status.ok and status != NtStatus.STATUS_FWP_NOT_FOUND:
+            raise NoLane(status.name)
         return stages  # else the flow is ending: used once, and forgotten
 
     def _pair(self, fixed: IncomingValues, meta: IncomingMetadataValues, layer_id: int) -> Pair[LaneT]:

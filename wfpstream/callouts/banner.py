@@ -5,8 +5,10 @@ Owns that it appears once, first, and even where the peer waits to be spoken to.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
+from wfpstream.fwp import NtStatus
 from wfpstream.fwps import (
     ClassifyOut,
     Filter,
@@ -17,8 +19,9 @@ from wfpstream.fwps import (
 )
 
 from ._answers import inspect
+from ._insist import insist
 from ._lane_callout import LaneCallout, inject_here
-from ._lanes import Direction, Lane
+from ._lanes import Direction, Lane, NoLane
 from ._options import Text, as_bytes
 
 
@@ -73,7 +76,10 @@ class Banner(LaneCallout[BannerLane]):
     ) -> None:
         """Have the banner said as soon as the flow takes injections: after this classify (INJ-29)."""
         inspect(classify_out)
-        self.lanes.establish(in_fixed_values, in_meta_values)
+        try:
+            self.lanes.establish(in_fixed_values, in_meta_values)
+        except NoLane:
+            self.lanes.refuse(in_meta_values.flow_handle)
 
     def _opened(self, lanes: list[BannerLane], fixed: IncomingValues, meta: IncomingMetadataValues) -> None:
         for lane in lanes:
@@ -90,10 +96,16 @@ class Banner(LaneCallout[BannerLane]):
             inject_here(self, lane, stream, self._text, packet, answer)
 
     def _say(self, lane: BannerLane) -> None:
-        if not lane.said:
-            self._settle(lane)
-            # OOB-5 (c): no byte of this direction was decided yet. A refusal means that the flow is gone.
-            self.inject(lane.flow_id, lane.layer_id, lane.flags, self._text)
+        lane.timer = None
+        insist(self, lane.flow_id, partial(self._inject, lane))
+
+    def _inject(self, lane: BannerLane) -> NtStatus:
+        """OOB-5 (c): no byte of this direction was decided yet."""
+        if lane.said:
+            return NtStatus.STATUS_SUCCESS
+        status = self.inject(lane.flow_id, lane.layer_id, lane.flags, self._text)
+        lane.said = status.ok
+        return status
 
     def _settle(self, lane: BannerLane) -> None:
         lane.said = True

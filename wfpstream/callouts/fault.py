@@ -6,6 +6,7 @@ Owns how each fault is done with the means of a callout. Where and to whom it is
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 from wfpstream.fwp import NtStatus
@@ -14,6 +15,7 @@ from wfpstream.fwps import ClassifyOut, NetBufferList, Pended, StreamCalloutIoPa
 from ._answers import DISCONNECT, block, defer, drop, permit
 from ._connections import CountedLane, CountingCallout
 from ._fault_plan import Deed, FaultPlan
+from ._insist import insist
 from ._lane_callout import block_here, inject_here
 from ._lanes import Direction
 from ._options import Rate, Size, Time, parse_rate, parse_size, parse_time
@@ -247,16 +249,20 @@ class Fault(CountingCallout[FaultLane]):
         arrived = nbl.status == NtStatus.STATUS_SUCCESS
         self.fwps.free_net_buffer_list(nbl)
         if arrived and not self.draining:
-            self.fwps.flow_abort(lane.flow_id)
+            lane.resetting = False
+            self._abort(lane)
 
     def _strike(self, lane: FaultLane) -> None:
         """The fault begins between two indications."""
         lane.timer = None
         lane.struck = True
         if self.plan.do == "rst":
-            self.fwps.flow_abort(lane.flow_id)
+            self._abort(lane)
         elif self.plan.do == "fin":
             self._end_early(lane)
+
+    def _abort(self, lane: FaultLane) -> None:
+        insist(self, lane.flow_id, partial(self.fwps.flow_abort, lane.flow_id))
 
     # -- the deeds: each answers an indication, and says whether the worker gets it ------------------------
 
@@ -269,8 +275,8 @@ class Fault(CountingCallout[FaultLane]):
     def _end_early(self, lane: FaultLane) -> None:
         if not lane.fin_early:
             lane.cancel()
-            lane.fin_early = True
-            self.inject_fin(lane.flow_id, lane.layer_id, lane.flags)
+            # Refused, it is tried again with what comes next.
+            lane.fin_early = self.inject_fin(lane.flow_id, lane.layer_id, lane.flags).ok
 
     def _rst(
         self, lane: FaultLane, stream: StreamData, packet: StreamCalloutIoPacket, answer: ClassifyOut
@@ -337,14 +343,22 @@ class Fault(CountingCallout[FaultLane]):
     def _recover(self, lane: FaultLane) -> None:
         lane.cancel()
         lane.over = True
+        if lane.deferred or lane.fin_held:
+            insist(self, lane.flow_id, partial(self._let_go, lane))
+
+    def _let_go(self, lane: FaultLane) -> NtStatus:
+        if not (lane.deferred or lane.fin_held):
+            return NtStatus.STATUS_SUCCESS
         if lane.deferred:
-            self.fwps.stream_continue(
-                lane.flow_id, self.callout_id(lane.layer_id), lane.layer_id, lane.deferred
-            )
-            lane.deferred = 0
-        elif lane.fin_held:
+            callout_id = self.callout_id(lane.layer_id)
+            status = self.fwps.stream_continue(lane.flow_id, callout_id, lane.layer_id, lane.deferred)
+            if status.ok:
+                lane.deferred = 0
+            return status
+        status = self.inject_fin(lane.flow_id, lane.layer_id, lane.flags)
+        if status.ok:
             lane.fin_held = False
-            self.inject_fin(lane.flow_id, lane.layer_id, lane.flags)
+        return status
 
     def closed(self, lane: FaultLane) -> None:
         """Nothing is left to break."""

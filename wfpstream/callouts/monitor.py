@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any, Literal
@@ -25,7 +26,7 @@ from wfpstream.fwps import (
 )
 
 from ._answers import ABORT, DISCONNECT, SEND, inspect
-from ._lanes import Direction, Lane, Lanes
+from ._lanes import Direction, Lane, Lanes, NoLane
 from ._log import LogTarget, escaped, hex_rows
 from ._options import Size, parse_size
 
@@ -145,7 +146,8 @@ class Monitor(Callout):
     ) -> None:
         """Take note of a flow that may never say a byte."""
         inspect(classify_out)
-        self.lanes.establish(in_fixed_values, in_meta_values)
+        with suppress(NoLane):  # then with the first byte
+            self.lanes.establish(in_fixed_values, in_meta_values)
 
     def classify_fn(
         self,
@@ -160,7 +162,14 @@ class Monitor(Callout):
         """Count, digest, log."""
         inspect(classify_out)
         stream: StreamData = layer_data.stream_data
-        lane = self.lanes.find(in_fixed_values, in_meta_values, filter, flow_context, stream.flags)
+        try:
+            lane = self.lanes.find(in_fixed_values, in_meta_values, filter, flow_context, stream.flags)
+        except NoLane as error:
+            # It may not stop what it cannot count.
+            self._target.write(
+                f"flow {in_meta_values.flow_handle}: {stream.data_length} bytes not counted: {error}"
+            )
+            return
         if lane is None:
             return
         if self._log != "none":

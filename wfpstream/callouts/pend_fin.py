@@ -5,11 +5,14 @@ Owns the pended FIN (blocked, it is withheld until one is injected: IND-14). Dat
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
+from wfpstream.fwp import NtStatus
 from wfpstream.fwps import ClassifyOut, StreamCalloutIoPacket, StreamData
 
 from ._answers import DISCONNECT, block
+from ._insist import insist
 from ._lane_callout import LaneCallout, inject_here
 from ._lanes import Direction, Lane
 from ._options import Text, Time, as_bytes, parse_time
@@ -20,14 +23,16 @@ class FinLane(Lane):
 
     Attributes:
         seen: the FIN came.
+        said: the trailer is out.
         timer: it is held until then; None once it was let go.
     """
 
-    __slots__ = ("seen", "timer")
+    __slots__ = ("said", "seen", "timer")
 
     def __init__(self, flow_id: int, layer_id: int, inbound: bool, direction: str) -> None:
         super().__init__(flow_id, layer_id, inbound, direction)
         self.seen = False
+        self.said = False
         self.timer: Any = None
 
 
@@ -64,9 +69,16 @@ class PendFin(LaneCallout[FinLane]):
     def _release(self, lane: FinLane) -> None:
         # OOB-5 (b): this callout has pended the FIN of this direction, so it may inject into it.
         lane.timer = None
-        if self._trailer:
-            self.inject(lane.flow_id, lane.layer_id, lane.flags, self._trailer)
-        self.inject_fin(lane.flow_id, lane.layer_id, lane.flags)
+        insist(self, lane.flow_id, partial(self._end, lane))
+
+    def _end(self, lane: FinLane) -> NtStatus:
+        """The trailer, once, and the FIN behind it."""
+        if self._trailer and not lane.said:
+            status = self.inject(lane.flow_id, lane.layer_id, lane.flags, self._trailer)
+            if not status.ok:
+                return status
+            lane.said = True
+        return self.inject_fin(lane.flow_id, lane.layer_id, lane.flags)
 
     def closed(self, lane: FinLane) -> None:
         """The flow is gone, and the FIN with it."""

@@ -6,12 +6,15 @@ the bytes are pended and injected as they may go. The arithmetic is the bucket's
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
+from wfpstream.fwp import NtStatus
 from wfpstream.fwps import ClassifyOut, FlowEnded, Pended, StreamCalloutIoPacket, StreamData, Worker
 
 from ._answers import defer, permit
 from ._bucket import TokenBucket
+from ._insist import insist
 from ._lane_callout import WorkerCallout
 from ._lanes import Direction, Lane
 from ._options import Rate, Size, parse_rate, parse_size
@@ -130,7 +133,11 @@ class Throttle(WorkerCallout[ThrottleLane]):
 
     def _go_on(self, lane: ThrottleLane) -> None:
         lane.timer = None
-        self.fwps.stream_continue(lane.flow_id, self.callout_id(lane.layer_id), lane.layer_id, lane.deferred)
+        insist(self, lane.flow_id, partial(self._continue, lane))
+
+    def _continue(self, lane: ThrottleLane) -> NtStatus:
+        callout_id = self.callout_id(lane.layer_id)
+        return self.fwps.stream_continue(lane.flow_id, callout_id, lane.layer_id, lane.deferred)
 
     def closed(self, lane: ThrottleLane) -> None:
         """Nothing to continue any more."""

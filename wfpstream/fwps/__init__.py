@@ -70,7 +70,7 @@ from ._services import RunTime
 from ._stream_data import StreamData, StreamDataOffset
 from ._violation_rules import VIOLATION_RULES, ViolationRule
 from ._violations import SEVERITY, where_in_callout
-from ._worker import FlowEnded, InjectedHandle, Pended, Worker
+from ._worker import FlowEnded, InjectedHandle, InjectFailed, Pended, Worker
 
 __all__ = [
     "ABORT_FLUSH",
@@ -124,6 +124,7 @@ __all__ = [
     "IncomingFlag",
     "IncomingMetadataValues",
     "IncomingValues",
+    "InjectFailed",
     "InjectedHandle",
     "InjectionType",
     "Judge",

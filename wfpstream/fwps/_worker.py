@@ -48,6 +48,21 @@ class FlowEnded(Exception):
     """Raised inside a worker when its flow is gone: let it out, the worker then ends quietly."""
 
 
+class InjectFailed(Exception):
+    """Raised inside a worker when an injection is refused while its flow lives: there is no memory for it (INJ-43).
+
+    Nothing was injected, and an item is the worker's still, so it may try again later. Let it out, and the
+    connection is reset: what was pended can be delivered no more, and must not be missing in silence.
+
+    Attributes:
+        status: what the call returned.
+    """
+
+    def __init__(self, status: NtStatus) -> None:
+        super().__init__(f"an injection was refused: {status.name}")
+        self.status = status
+
+
 class Pended:
     """One item a worker gets.
 
@@ -207,7 +222,8 @@ class Worker:
         """Inject bytes, or an item as it came, at the tail of this direction.
 
         Everything taken before is released: this output stands for it. Returns when the direction's pending
-        injections are below their mark (limit `injected`). Raises FlowEnded when the flow is gone.
+        injections are below their mark (limit `injected`). Raises FlowEnded when the flow is gone, InjectFailed
+        when there is no memory for it.
         """
         piece = self._host.injected_limit
         if isinstance(data, bytes | bytearray | memoryview):
@@ -222,8 +238,8 @@ class Worker:
     def _inject_now(self, data: bytes | Pended, flags: int) -> InjectedHandle:
         """The call itself; the clone of an item goes out as it is."""
         if isinstance(data, Pended) and data._nbl is not None and data.data:
-            nbl, data._nbl = data._nbl, None
-            handle = self._inject_chain(nbl, len(data.data), flags)
+            handle = self._inject_chain(data._nbl, len(data.data), flags)
+            data._nbl = None
         else:
             content = data.data if isinstance(data, Pended) else bytes(data)
             handle = self._inject_bytes(content, flags)
@@ -233,9 +249,16 @@ class Worker:
     def _inject_bytes(self, content: bytes, flags: int) -> InjectedHandle:
         if not content:
             return InjectedHandle(0, self)
-        _, nbl = self._host.ownership.allocate(content, 0, len(content))
-        assert nbl is not None
-        return self._inject_chain(nbl, len(content), flags)
+        status, nbl = self.callout.fwps.allocate_net_buffer_and_net_buffer_list(
+            None, 0, 0, content, 0, len(content)
+        )
+        if nbl is None:
+            raise InjectFailed(status)
+        try:
+            return self._inject_chain(nbl, len(content), flags)
+        except InjectFailed:
+            self._host.free_chain(nbl)
+            raise
 
     def _inject_chain(self, nbl: NetBufferList, length: int, flags: int) -> InjectedHandle:
         handle = InjectedHandle(sum(1 for _ in chain_of(nbl)), self)
@@ -255,24 +278,29 @@ class Worker:
         if status.ok:
             self._under_way += length
             return handle
+        if status not in (NtStatus.STATUS_FWP_NOT_FOUND, NtStatus.STATUS_CONNECTION_DISCONNECTED):
+            raise InjectFailed(status)
         self._host.free_chain(nbl)
         self._release_taken()
-        if status in (NtStatus.STATUS_FWP_NOT_FOUND, NtStatus.STATUS_CONNECTION_DISCONNECTED):
-            raise FlowEnded(status.name)
-        raise RuntimeError(f"{length} bytes could not be injected: {status.name}")
+        raise FlowEnded(status.name)
 
     async def inject_fin(self) -> None:
-        """Inject the FIN this worker's direction ends with (OOB-6). Raises FlowEnded when the flow is gone."""
+        """Inject the FIN this worker's direction ends with (OOB-6).
+
+        Raises FlowEnded when the flow is gone, InjectFailed when there is no memory for it.
+        """
         self._inject_fin_now()
 
     def _inject_fin_now(self) -> None:
         self._release_taken()
         if self._fin_injected:
             return
-        self._fin_injected = True
         status = self.callout.inject_fin(self.flow_handle, self.layer_id, self.direction_flag)
-        if not status.ok and status != NtStatus.STATUS_CONNECTION_DISCONNECTED:
+        if status == NtStatus.STATUS_FWP_NOT_FOUND:
             raise FlowEnded(status.name)
+        if not status.ok and status != NtStatus.STATUS_CONNECTION_DISCONNECTED:
+            raise InjectFailed(status)
+        self._fin_injected = True
 
     async def sleep(self, seconds: float) -> None:
         """Wait on the engine's clock; returns early when the worker must drain. Raises FlowEnded at flow end."""
@@ -362,7 +390,12 @@ class WorkerHost:
             packet.stream_action = rules.ALLOW_CONNECTION
             out.action_type = int(ActionType.NONE)
             return
-        _, chain = self.ownership.clone_stream_data(data, 0)
+        status, chain = callout.fwps.clone_stream_data(data)
+        if not status.ok:
+            # Blocked without a copy the bytes would be missing, passed on they would overtake what is pended.
+            packet.stream_action = rules.DROP_CONNECTION
+            out.action_type = int(ActionType.NONE)
+            return
         kind = "end" if data.flags & _DISCONNECT else "data"
         item = Pended(kind, data.tobytes(), flow.read[direction] - data.data_length, chain, self)
         if worker._passing:
@@ -450,6 +483,8 @@ class WorkerHost:
             self._finished(worker)
         except FlowEnded:
             self._finished(worker)
+        except InjectFailed:
+            self._reset(worker)
         except CALLOUT_FAULTS as error:
             self._failed(worker, error)
 
@@ -476,6 +511,20 @@ class WorkerHost:
                 worker._inject_fin_now()
         except FlowEnded:
             item.release()
+        except InjectFailed:
+            item.release()
+            self._reset(worker)
+
+    def _reset(self, worker: Worker) -> None:
+        """What a worker has can be delivered no more: both legs are reset (DRP-2)."""
+        worker._coroutine = None
+        flow = worker._flow
+        if flow.phase != LIVE:
+            return
+        if flow.doomed is None:
+            flow.doomed = ("drop", None)
+        self.core.mark(flow)
+        self.core.request_turn()
 
     def _failed(self, worker: Worker, error: BaseException) -> None:
         """ACT-14 for out-of-band work: V-40, then `on_callout_error`."""
@@ -492,11 +541,7 @@ class WorkerHost:
         if self.core.sinks:
             self.core.emit("policy", flow, name="on_callout_error", value=policy, where=worker.callout.name)
         if policy == rules.POLICY_DROP and flow.phase == LIVE:
-            worker._coroutine = None
-            if flow.doomed is None:
-                flow.doomed = ("drop", None)
-            self.core.mark(flow)
-            self.core.request_turn()
+            self._reset(worker)
             return
         left, worker._taken = worker._taken, []
         worker._inbox.extendleft(reversed(left))

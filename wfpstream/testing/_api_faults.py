@@ -79,21 +79,26 @@ class ApiFaults:
     @classmethod
     def at(
         cls,
-        site: CallSite,
+        *sites: CallSite,
         nth: int = 1,
         times: int | None = 1,
-        *,
         calls: Collection[str] | None = None,
         statuses: Mapping[str, NtStatus] | None = None,
     ) -> ApiFaults:
-        """The `nth` call made at `site` fails, and so many in a row: `times`, None for all from then on."""
+        """The `nth` call made at a site fails, and so many in a row: `times`, None for all from then on.
+
+        Of several sites the last one is meant, and its first call fails; the others are the way to it.
+        """
         if nth < 1 or (times is not None and times < 1):
             raise ValueError(f"nth={nth}, times={times}: expected 1 or more")
         plan = cls(calls=calls, statuses=statuses)
         after = None if times is None else nth + times
+        way, last = (sites[:-1], sites[-1:]) if len(sites) > 1 else (sites, ())
 
         def fails(here: CallSite, number: int) -> bool:
-            return here == site and number >= nth and (after is None or number < after)
+            if here in last:
+                return number == 1
+            return here in way and number >= nth and (after is None or number < after)
 
         plan._fails = fails
         return plan
@@ -124,14 +129,15 @@ class ApiFaults:
         if self._engine is not None:
             raise RuntimeError("a plan of failing calls is for one engine: make another one")
         self._engine = engine
-        engine.put_judge(self._judge)
+        engine.put_judge(self.judge)
 
     def remove(self) -> None:
         """Judge no more calls; what was seen and failed so far can still be read."""
         if self._engine is not None:
             self._engine.take_judge()
 
-    def _judge(self, call: str) -> NtStatus | None:
+    def judge(self, call: str) -> NtStatus | None:
+        """What a call that is made now must fail with; None: nothing."""
         if call not in self._calls:
             return None
         site = call_site(call)
@@ -152,19 +158,24 @@ def _never(site: CallSite, number: int) -> bool:
 
 @dataclass(slots=True)
 class FaultRun(Generic[T]):
-    """One run in which a call failed.
+    """One run in which calls failed.
 
     Attributes:
-        site: where.
+        sites: where: one place, behind those that had to fail for it to be reached.
         plan: what was seen and failed.
         outcome: what `run` returned; None with an error.
         error: what `run` raised.
     """
 
-    site: CallSite
+    sites: tuple[CallSite, ...]
     plan: ApiFaults
     outcome: T | None = None
     error: Exception | None = None
+
+    @property
+    def site(self) -> CallSite:
+        """The place this run was made for."""
+        return self.sites[-1]
 
 
 @dataclass(slots=True)
@@ -191,7 +202,9 @@ def explore_api_faults(
     calls: Collection[str] | None = None,
     statuses: Mapping[str, NtStatus] | None = None,
 ) -> Exploration[T]:
-    """Fail once at every call site, until no new one is found: what only an error path reaches is tried too.
+    """Fail once at every call site, until no new one is found.
+
+    A site that only an error path reaches is tried too: there what leads to it fails as well.
 
     Args:
         run: builds everything anew, installs the plan it is given, plays, and returns what came of it; it must do
@@ -204,21 +217,20 @@ def explore_api_faults(
     """
     watch = ApiFaults(calls=calls, statuses=statuses)
     found = Exploration(run(watch))
-    known = dict.fromkeys(watch.seen)
-    untried = deque(known)
+    known = set(watch.seen)
+    untried: deque[tuple[CallSite, ...]] = deque((site,) for site in watch.seen)
     while untried:
         if len(found.runs) == limit:
             found.complete = False
             return found
-        site = untried.popleft()
-        plan = ApiFaults.at(site, nth, times, calls=calls, statuses=statuses)
-        one: FaultRun[T] = FaultRun(site, plan)
+        sites = untried.popleft()
+        plan = ApiFaults.at(*sites, nth=nth, times=times, calls=calls, statuses=statuses)
+        one: FaultRun[T] = FaultRun(sites, plan)
         try:
             one.outcome = run(plan)
         except Exception as error:  # kept for whoever judges the run
             one.error = error
         found.runs.append(one)
-        new = [each for each in plan.seen if each not in known]
-        known.update(dict.fromkeys(new))
-        untried.extend(new)
+        untried.extend((*sites, each) for each in plan.seen if each not in known)
+        known.update(plan.seen)
     return found
