@@ -22,6 +22,8 @@ from ._pair import ConnectionBlocked, Pair, PairedCallout, PairEnd, WouldBlock, 
 from ._playbook import Playbook, PlaybookError, first_difference
 from ._recorder import Moment, Recorder
 from ._trace_lines import normal_line, trace_lines
+from ._vector_run import can_run, run_case
+from ._vectors import Vector, VectorCase, vector, vectors, vectors_schema
 from ._world import (
     CAPABILITIES,
     Act,
@@ -78,12 +80,15 @@ __all__ = [
     "Send",
     "Side",
     "Step",
+    "Vector",
+    "VectorCase",
     "Wait",
     "Window",
     "World",
     "WorldOutcome",
     "WorldScript",
     "WouldBlock",
+    "can_run",
     "canonical",
     "canonical_diff",
     "check_api_faults",
@@ -92,5 +97,9 @@ __all__ = [
     "first_difference",
     "make_pair",
     "normal_line",
+    "run_case",
     "trace_lines",
+    "vector",
+    "vectors",
+    "vectors_schema",
 ]
