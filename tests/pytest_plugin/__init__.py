@@ -1,0 +1,1 @@
+"""The pytest plugin, tested as its users meet it."""
