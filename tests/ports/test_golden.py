@@ -1,23 +1,27 @@
 """The golden transcripts SC-111 to SC-124: faithful ports of the stream edit sample, call by call.
 
-The sample has faults, and the wrong output is part of the expectation: it shows that the engine hands a port
-exactly what the sample would get. An assertion of the sample is an expected event.
+Each scenario's vector is played on the port, which answers for itself; what the tape then says must be what the vector
+says (that the vector holds with scripted answers is `tests/scenarios`). The sample has faults, and the wrong output is
+part of the expectation: it shows that the engine hands a port exactly what the sample would get. An assertion of the
+sample is an expected event.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.ports.bench import PortBench, verifying
+from tests.ports.golden import Golden, golden_case, golden_ids, play
 from tests.ports.inline_edit import InlineEdit
 from tests.ports.oob_edit import OobEdit
 from tests.ports.stream_edit import Settings
 from wfpstream.engine import EngineOptions
 from wfpstream.fwp import NtStatus
+from wfpstream.testing import VectorCase
 
 SUCCESS = NtStatus.STATUS_SUCCESS
-NOT_IDLE = "assert(state is idle at FIN)"
-NO_CASE = "assert(no case for state BUSY)"
 
 
 class InlineBench(PortBench):
@@ -36,14 +40,12 @@ class InlineBench(PortBench):
 class OobBench(PortBench):
     """OobEdit, "rainy" becomes "cloudy"; its worker runs when the test says so."""
 
-    def __init__(
-        self,
-        *,
-        violations: list[str] | None = None,
-        options: EngineOptions | None = None,
-        inbound: bool = False,
-    ) -> None:
-        super().__init__(violations=violations, options=options, inbound=inbound)
+    def __init__(self, case: VectorCase) -> None:
+        super().__init__(
+            violations=case.body.get("violations"),
+            options=options_of(case),
+            inbound=case.body.get("local") == "server",
+        )
         self.port = OobEdit(self.machine("A"), Settings(b"rainy", b"cloudy"))
         self.load(self.port)
         self.connect()
@@ -51,317 +53,58 @@ class OobBench(PortBench):
     def __enter__(self) -> OobBench:
         return self
 
-    def run_worker(self) -> None:
+    def run_worker(self, step: dict[str, Any]) -> None:
         """What the worker injects, and what follows from it, to the end."""
         while self.port.work_items:
             self.port.run_work_items()
             self.driver.settle()
 
 
-# -- InlineEdit ----------------------------------------------------------------------------------------
+def options_of(case: VectorCase) -> EngineOptions:
+    """The options that these cases have."""
+    options, named = verifying(), case.body.get("options", {})
+    options.indicate_abort = named.get("indicate_abort", True)
+    options.timeouts.half_closed = named.get("timeouts", {}).get("half_closed", 0)
+    return options
 
 
-def test_sc_111_waits_with_fewer_bytes_than_the_pattern() -> None:
+@pytest.mark.parametrize(("vector_id", "name"), golden_ids(111, 112, 113, 114, 115, 116, 117, 118))
+def test_inline_edit_is_handed_what_the_vector_says(vector_id: str, name: str) -> None:
+    """SC-111, SC-112, SC-113, SC-114, SC-115, SC-116, SC-117, SC-118."""
+
+    def no_worker(step: dict[str, Any]) -> None:
+        raise AssertionError("InlineEdit has no worker")
+
     with InlineBench() as bench:
-        bench.send(b"AB cl", b"oudy CD")
-        # The end of the line stays behind: a request/response peer would hang.
-        assert bench.to_remote == (b"AB sunny", False)
-        bench.send_fin()
-        assert bench.calls == [
-            "A(S5 'AB cl') -> NMD 6",
-            "A(S12 'AB cloudy CD') -> P 3",
-            "A(S9 'cloudy CD') -> inj('sunny'), B 6",
-            "A(S3 ' CD') -> NMD 6",
-            "A(S3 ' CD' +N) -> P 0",
-            "A(S FIN +N) -> P 0",
-        ]
-        assert bench.to_remote == (b"AB sunny CD", True)
-        assert bench.completions == ["cmp('sunny', SUCCESS)"]
+        play(bench, golden_case(vector_id, name), no_worker)
 
 
-def test_sc_111_the_end_leaves_with_more_data() -> None:
+@pytest.mark.parametrize(("vector_id", "name"), golden_ids(119, 120, 121, 122, 123))
+def test_oob_edit_is_handed_what_the_vector_says(vector_id: str, name: str) -> None:
+    """SC-119, SC-120, SC-121, SC-122, SC-123."""
+    case = golden_case(vector_id, name)
+    with OobBench(case) as bench:
+        play(bench, case, bench.run_worker)
+        assert bench.has_ended() == ("flow" in case.body["end"])
+
+
+@pytest.mark.parametrize(
+    ("name", "handle_destroy"),
+    [
+        # The flush is not completed yet: the destroy is finished after it (IRQ-6).
+        ("with a beginning in its private buffer", NtStatus.STATUS_PENDING),
+        ("while bytes are held", SUCCESS),
+    ],
+)
+def test_sc_124_unload_while_inline_edit_works(name: str, handle_destroy: NtStatus) -> None:
     with InlineBench() as bench:
-        bench.send(b"AB cl", b"oudy CD", b"EFG")
-        assert bench.calls[-1] == "A(S6 ' CDEFG') -> P 0"
-        assert bench.to_remote == (b"AB sunny CDEFG", False)
 
+        def unload(step: dict[str, Any]) -> None:
+            # The vector associates the context that the port has since FLOW_ESTABLISHED, and unloads in two steps.
+            if any(one["op"] == "FwpsFlowRemoveContext0" for one in step["do"]):
+                unload_inline(bench, handle_destroy)
 
-def test_sc_112_match_split_over_scratch() -> None:
-    with InlineBench() as bench:
-        bench.send(b"AB xx cl", b"oudy CD")
-        bench.send_fin()
-        assert bench.calls == [
-            "A(S8 'AB xx cl') -> P 6",
-            "A(S2 'cl') -> B 0",
-            "A(S7 'oudy CD') -> inj('sunny'), B 4",
-            "A(S3 ' CD') -> NMD 6",
-            "A(S3 ' CD' +N) -> P 0",
-            "A(S FIN +N) -> P 0",
-        ]
-        assert bench.to_remote == (b"AB xx sunny CD", True)
-        assert bench.completions == ["cmp('sunny', SUCCESS)"]
-
-
-def test_sc_113_beginning_of_a_match_at_fin() -> None:
-    with InlineBench() as bench:
-        bench.send(b"xx clo")
-        assert bench.to_remote == (b"xx ", False)
-        bench.send_fin()
-        assert bench.calls == [
-            "A(S6 'xx clo') -> P 3",
-            "A(S3 'clo') -> B 0",
-            "A(S FIN +N) -> inj('clo'), P 0",
-        ]
-        assert bench.to_remote == (b"xx clo", True)
-        assert bench.completions == ["cmp('clo', SUCCESS)"]
-
-
-def test_sc_114_short_stream() -> None:
-    with InlineBench() as bench:
-        bench.send(b"AB")
-        assert bench.to_remote == (b"", False)
-        bench.send_fin()
-        assert bench.calls == ["A(S2 'AB') -> NMD 6", "A(S2 'AB' +N) -> P 0", "A(S FIN +N) -> P 0"]
-        assert bench.to_remote == (b"AB", True)
-        assert bench.completions == []
-
-
-def test_sc_115_false_beginning_then_a_match() -> None:
-    with InlineBench() as bench:
-        bench.send(b"xxxclo", b"cloudy")
-        assert bench.to_remote == (b"xxxclocloudy", False)
-        bench.send_fin()
-        assert bench.calls == [
-            "A(S6 'xxxclo') -> P 3",
-            "A(S3 'clo') -> B 0",
-            "A(S6 'cloudy') -> inj('clo'), P 0",
-            f"A(S FIN +N) -> inj('cloclo'), {NOT_IDLE}, P 0",
-        ]
-        assert bench.to_remote == (b"xxxclocloudycloclo", True)
-        assert bench.completions == ["cmp('clo', SUCCESS)", "cmp('cloclo', SUCCESS)"]
-
-
-def test_sc_116_second_match_is_missed_after_a_wait() -> None:
-    with InlineBench() as bench:
-        bench.send(b"AB cloudy CD", b"EFcloudyGH")
-        bench.send_fin()
-        assert bench.calls == [
-            "A(S12 'AB cloudy CD') -> P 3",
-            "A(S9 'cloudy CD') -> inj('sunny'), B 6",
-            "A(S3 ' CD') -> NMD 6",
-            "A(S13 ' CDEFcloudyGH') -> P 0",
-            "A(S FIN +N) -> P 0",
-        ]
-        assert bench.to_remote == (b"AB sunny CDEFcloudyGH", True)
-        assert bench.completions == ["cmp('sunny', SUCCESS)"]
-
-
-def test_sc_117_bytes_lost_behind_a_beginning() -> None:
-    with InlineBench() as bench:
-        bench.send(b"AB cloudy Cc", b"loudyX more")
-        bench.send_fin()
-        assert bench.calls == [
-            "A(S12 'AB cloudy Cc') -> P 3",
-            "A(S9 'cloudy Cc') -> inj('sunny'), B 6",
-            "A(S3 ' Cc') -> NMD 6",
-            "A(S14 ' CcloudyX more') -> P 2",
-            "A(S12 'cloudyX more') -> B 0",
-            "A(S FIN +N) -> inj('c'), P 0",
-        ]
-        assert bench.to_remote == (b"AB sunny Cc", True)
-        assert bench.completions == ["cmp('sunny', SUCCESS)", "cmp('c', SUCCESS)"]
-
-
-def test_sc_118_fin_of_the_other_direction_with_stream_flags_0() -> None:
-    with InlineBench() as bench:
-        bench.send(b"AB cloudy CD")
-        bench.receive_fin()
-        bench.send_fin()
-        calls = bench.calls
-        assert calls[:3] == [
-            "A(S12 'AB cloudy CD') -> P 3",
-            "A(S9 'cloudy CD') -> inj('sunny'), B 6",
-            "A(S3 ' CD') -> NMD 6",
-        ]
-        # INJ-32; what the three stale bytes are, nobody sees: the list is freed.
-        assert calls[3].startswith("A(R FIN +N) -> inj(0, ")
-        assert calls[3].endswith(f") = FWP_INVALID_PARAMETER, {NOT_IDLE}, P 0")
-        assert calls[4:] == ["A(S3 ' CD' +N) -> P 0", "A(S FIN +N) -> P 0", "flowDelete(A)"]
-        assert bench.to_remote == (b"AB sunny CD", True)
-        assert bench.to_local == (b"", True)
-        assert bench.completions == ["cmp('sunny', SUCCESS)"]
-
-
-def test_sc_118_fin_of_the_other_direction_inserts_stale_bytes() -> None:
-    with InlineBench() as bench:
-        bench.send(b"AB xx cl", b"oudy CD")
-        bench.receive_fin()
-        assert bench.to_remote == (b"AB xx sunnyclo", False)
-        bench.send_fin()
-        assert bench.calls == [
-            "A(S8 'AB xx cl') -> P 6",
-            "A(S2 'cl') -> B 0",
-            "A(S7 'oudy CD') -> inj('sunny'), B 4",
-            "A(S3 ' CD') -> NMD 6",
-            f"A(R FIN +N) -> inj(S, 'clo'), {NOT_IDLE}, P 0",
-            "A(S3 ' CD' +N) -> P 0",
-            "A(S FIN +N) -> P 0",
-            "flowDelete(A)",
-        ]
-        assert bench.to_remote == (b"AB xx sunnyclo CD", True)
-        assert bench.to_local == (b"", True)
-        assert bench.completions == ["cmp('sunny', SUCCESS)", "cmp('clo', SUCCESS)"]
-
-
-# -- OobEdit -------------------------------------------------------------------------------------------
-
-FIRST = b"0123456789" * 2_000
-SECOND = b"abcdefghij" * 2_000
-DEFERRED = ["A(R20000) -> clone, B 0", "A(R20000) -> DEF"]
-
-
-def defer(bench: OobBench) -> None:
-    """Up to the deferral, with the worker held back; then outbound data."""
-    bench.receive(FIRST, SECOND)
-    assert bench.calls == DEFERRED
-    bench.send(b"hello")
-    assert bench.calls == [*DEFERRED, f"A(S5 'hello') -> {NO_CASE}, B 0"]
-
-
-def test_sc_119_outbound_data_while_deferred() -> None:
-    with OobBench() as bench:
-        defer(bench)
-        bench.run_worker()
-        assert bench.calls[3:] == [
-            "inj(R, 20000)",
-            "continue",
-            "A(R20000) -> clone, B 0",
-            "inj(R, 20000)",
-        ]
-        assert bench.to_local == (FIRST + SECOND, False)
-        assert bench.to_remote == (b"", False)
-        assert bench.completions == ["cmp(20000, SUCCESS)", "cmp(20000, SUCCESS)"]
-        assert bench.flow.ledger(0).blocked_original == 5
-
-
-def test_sc_120_outbound_fin_while_deferred() -> None:
-    options = verifying()
-    options.timeouts.half_closed = 120.0
-    with OobBench(violations=["V-52"], options=options) as bench:
-        defer(bench)
-        bench.send_fin()
-        assert bench.calls[3:] == [f"A(S FIN +N) -> {NO_CASE}, B 0"]
-        bench.run_worker()
-        bench.receive_fin()
-        bench.run_worker()
-        assert bench.calls[4:] == [
-            "inj(R, 20000)",
-            "continue",
-            "A(R20000) -> clone, B 0",
-            "inj(R, 20000)",
-            "A(R FIN +N) -> clone, B 0",
-            "inj(R, FIN)",
-        ]
-        assert bench.to_local == (FIRST + SECOND, True)
-        assert bench.to_remote == (b"", False)
-        # OBJ-14: counted from the first FIN that was relayed.
-        bench.driver.advance(119.0)
-        assert not bench.has_ended()
-        assert bench.resets == (False, False)
-        bench.driver.advance(2.0)
-        assert bench.has_ended()
-        assert bench.resets == (True, True)
-        assert bench.calls[-1] == "flowDelete(A)"
-        assert bench.to_remote == (b"", False)
-
-
-def test_sc_120_ends_by_a_reset() -> None:
-    with OobBench() as bench:
-        defer(bench)
-        bench.send_fin()
-        bench.driver.advance(1.0)
-        bench.reset("local")
-        assert bench.calls[3:] == [
-            f"A(S FIN +N) -> {NO_CASE}, B 0",
-            f"A(S ABORT +N) -> {NO_CASE}, B 0",
-            "flowDelete(A)",
-        ]
-        assert bench.has_ended()
-        assert bench.to_remote == (b"", False)
-        bench.run_worker()
-        assert bench.to_local == (b"", False)
-
-
-@pytest.mark.parametrize("indicate_abort", [True, False])
-def test_sc_121_remote_reset_while_deferred(indicate_abort: bool) -> None:
-    options = verifying()
-    options.indicate_abort = indicate_abort
-    with OobBench(options=options) as bench:
-        defer(bench)
-        bench.reset("remote")
-        abort = [f"A(R ABORT +N) -> {NO_CASE}, B 0"] if indicate_abort else []
-        assert bench.calls[3:] == [*abort, "flowDelete(A)"]
-        assert bench.resets == (True, True)
-        assert bench.has_ended()
-        assert bench.flow.ledger(1).discarded == 20_000
-        # The worker finds the flow gone, discards, and continues in vain (DEF-12).
-        bench.run_worker()
-        assert bench.calls[-3:] == [
-            "inj(R, 20000) = FWP_NOT_FOUND",
-            "discard",
-            "continue = FWP_NOT_FOUND",
-        ]
-        assert bench.to_local == (b"", False)
-        assert bench.to_remote == (b"", False)
-        assert bench.completions == []
-
-
-def test_sc_122_reset_before_the_worker_runs() -> None:
-    with OobBench() as bench:
-        bench.receive(b"x rainy")
-        bench.reset("remote")
-        assert bench.calls == [
-            "A(R7 'x rainy') -> clone, B 0",
-            "A(R ABORT +N) -> clone, B 0",
-            "flowDelete(A)",
-        ]
-        assert bench.resets == (True, True)
-        bench.run_worker()
-        assert bench.calls[3:] == [
-            "inj(R, 'x ') = FWP_NOT_FOUND",
-            "discard",
-            "inj(R, '') = FWP_NOT_FOUND",
-            "discard",
-        ]
-        assert bench.to_local == (b"", False)
-        assert bench.completions == []
-        bench.driver.advance(60.0)
-
-
-def test_sc_123_first_fin_terminates_both_directions() -> None:
-    options = verifying()
-    options.timeouts.half_closed = 120.0
-    with OobBench(violations=["V-52"], options=options, inbound=True) as bench:
-        bench.receive(b"ask rainy")
-        bench.receive_fin()
-        assert bench.calls == ["A(R9 'ask rainy') -> clone, B 0", "A(R FIN +N) -> clone, B 0"]
-        bench.run_worker()
-        assert bench.calls[2:] == ["inj(R, 'ask ')", "inj(R, 'cloudy')", "discard", "inj(R, FIN)"]
-        assert bench.to_local == (b"ask cloudy", True)
-        assert bench.completions == ["cmp('ask ', SUCCESS)", "cmp('cloudy', SUCCESS)", "cmp(FIN, SUCCESS)"]
-        bench.send(b"answer")
-        bench.send_fin()
-        assert bench.calls[6:] == ["A(S6 'answer') -> B 0", "A(S FIN +N) -> B 0"]
-        bench.driver.advance(119.0)
-        assert not bench.has_ended()
-        assert bench.to_remote == (b"", False)
-        bench.driver.advance(2.0)
-        assert bench.has_ended()
-        assert bench.calls[8:] == ["flowDelete(A)"]
-        assert bench.to_remote == (b"", False)
-
-
-# -- unload ----------------------------------------------------------------------------------------------
+        play(bench, golden_case("SC-124", name), unload)
 
 
 def unload_inline(bench: InlineBench, handle_destroy: NtStatus) -> None:
@@ -374,6 +117,7 @@ def unload_inline(bench: InlineBench, handle_destroy: NtStatus) -> None:
     assert statuses.sub_layer_delete == NtStatus.STATUS_FWP_IN_USE
     assert statuses.engine_close == SUCCESS
     assert bench.port.contexts_alive == 0
+    bench.driver.settle()
     session = bench.driver.session
     assert session.filter_enum() == (SUCCESS, [])
     assert session.callout_enum() == (SUCCESS, [])
@@ -381,51 +125,29 @@ def unload_inline(bench: InlineBench, handle_destroy: NtStatus) -> None:
     assert status == NtStatus.STATUS_FWP_SUBLAYER_NOT_FOUND
 
 
-def pass_unfiltered(bench: InlineBench, before: bytes) -> None:
-    """Later data of the flow, and a later flow, see no callout."""
-    calls = bench.calls
-    bench.send(b" cloudy")
-    bench.receive(b"cloudy")
-    assert bench.to_remote == (before + b" cloudy", False)
-    assert bench.to_local == (b"cloudy", False)
-    later = bench.connect()
-    bench.send(b"cloudy")
-    assert bytes(later.remote.data) == b"cloudy"
-    assert bench.calls == calls
-
-
-def test_sc_124_unload_with_a_beginning_in_scratch() -> None:
-    with InlineBench() as bench:
-        bench.send(b"AB xx cl")
-        assert bench.to_remote == (b"AB xx ", False)
-        # The flush is not completed yet: the destroy is finished after it (IRQ-6).
-        unload_inline(bench, NtStatus.STATUS_PENDING)
-        assert bench.calls == [
-            "A(S8 'AB xx cl') -> P 6",
-            "A(S2 'cl') -> B 0",
-            "inj(S, 'cl')",
-            "flowDelete(A)",
-        ]
-        assert bench.completions == ["cmp('cl', SUCCESS)"]
-        assert bench.to_remote == (b"AB xx cl", False)
-        pass_unfiltered(bench, b"AB xx cl")
-
-
-def test_sc_124_unload_while_bytes_are_held() -> None:
-    with InlineBench() as bench:
-        bench.send(b"AB cloudy CD")
-        assert bench.to_remote == (b"AB sunny", False)
-        unload_inline(bench, SUCCESS)
-        bench.driver.settle()
-        calls = bench.calls
-        assert calls[:3] == [
-            "A(S12 'AB cloudy CD') -> P 3",
-            "A(S9 'cloudy CD') -> inj('sunny'), B 6",
-            "A(S3 ' CD') -> NMD 6",
-        ]
-        assert calls[3].startswith("inj(0, ")
-        assert calls[3].endswith(") = FWP_INVALID_PARAMETER")
-        assert calls[4:] == ["flowDelete(A)"]
-        assert bench.completions == ["cmp('sunny', SUCCESS)"]
-        assert bench.to_remote == (b"AB sunny CD", False)
-        pass_unfiltered(bench, b"AB sunny CD")
+def test_the_lines_of_a_vector_are_those_of_the_catalogue() -> None:
+    """What the ports are compared with is not made by them: two rows of the catalogue, written out."""
+    inline = Golden(golden_case("SC-118", "with the flags of the first beginning"))
+    assert inline.calls == [
+        "A(S8 'AB xx cl') -> P 6",
+        "A(S2 'cl') -> B 0",
+        "A(S7 'oudy CD') -> inj('sunny'), B 4",
+        "A(S3 ' CD') -> NMD 6",
+        "A(R FIN +N) -> inj(S, 'clo'), assert(state is idle at FIN), P 0",
+        "A(S3 ' CD' +N) -> P 0",
+        "A(S FIN +N) -> P 0",
+        "flowDelete(A)",
+    ]
+    assert inline.completions == ["cmp('sunny', SUCCESS)", "cmp('clo', SUCCESS)"]
+    worker = Golden(golden_case("SC-122", "then the worker"))
+    assert worker.calls == [
+        "A(R7 'x rainy') -> clone, B 0",
+        "A(R ABORT +N) -> clone, B 0",
+        "flowDelete(A)",
+        "inj(R, 'x ') = FWP_NOT_FOUND",
+        "discard",
+        "inj(R, '') = FWP_NOT_FOUND",
+        "discard",
+    ]
+    busy = Golden(golden_case("SC-119", "five bytes"))
+    assert busy.calls[3:] == ["inj(R, 20000)", "continue", "A(R20000) -> clone, B 0", "inj(R, 20000)"]
