@@ -45,7 +45,8 @@ class Contexts:
         rule = self._refusal(entry, layer_id, callout_id, context)
         if rule is not None:
             if rule in ("CTX-2", "CTX-3"):
-                self.core.violation("V-48", "Associate with 0, or for a callout without flowDeleteFn")
+                text = "Associate with 0, or for a callout without flowDeleteFn"
+                self.core.violation("V-48", text, flow=self.core.flows.get(flow_id), entry=entry)
             return self._refused("flow_associate_context", NtStatus.STATUS_INVALID_PARAMETER, rule)
         flow = self.core.flows.get(flow_id)
         if flow is None or flow.doomed is not None or flow.phase >= ENDED - 1:

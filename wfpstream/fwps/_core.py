@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from wfpstream.fwp import NtStatus
 
@@ -35,7 +35,16 @@ TRACE_EVENTS = frozenset(
 class Numbered(Protocol):
     """A flow, or a connection that is not one yet, by what events call it."""
 
+    @property
+    def number(self) -> int: ...
+
+
+class PastFlow(NamedTuple):
+    """What is remembered of a flow that was reset: when, and the filter of each of its callouts, by callout id."""
+
     number: int
+    reset_at: float
+    filters: dict[int, int]
 
 
 class Layer(Numbered, Protocol):
@@ -137,7 +146,7 @@ class Core:
         self.called_from: str | None = None  # where in a foreign thread the call under way was made (IRQ-6)
         self.counters: dict[str, int] = {}
         self.stored = 0
-        self.reset_at: dict[int, float] = {}  # flows that were reset, for as long as V-37 may want to know
+        self.reset: dict[int, PastFlow] = {}  # flows that were reset, for as long as V-37 may want to know
         self.short_of_memory: dict[int, Flow] = {}  # flows that stopped reading because of `total`
         # Set by the parts that do the work.
         self.pump: Callable[[Flow], None]
@@ -321,6 +330,7 @@ class Core:
         *,
         filter_id: int = 0,
         layer: Layer | None = None,
+        past: PastFlow | None = None,
         where: str | None = None,
         judged: bool = False,
     ) -> None:
@@ -358,7 +368,9 @@ class Core:
                 "decided_by": list(table.decided_by),
                 "documented": list(table.documented),
             }
-            self.emit("violation", flow or layer, rule=rule, severity=severity, text=text, **told, **place)
+            self.emit(
+                "violation", flow or layer or past, rule=rule, severity=severity, text=text, **told, **place
+            )
         if severity == "E" and verify.level == "strict":
             if lane is not None:
                 self.strict_fault(lane)

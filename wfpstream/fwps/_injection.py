@@ -325,6 +325,7 @@ class Injector:
         for nbl in chain_of(call.nbl):
             if isinstance(nbl._record, BufferRecord):
                 nbl._record.refused = True
+                nbl._record.about = call.stage.lanes[call.direction] if call.stage is not None else None
         if rule == "INJ-30":
             self._check_late(call, flow_id)
         if self.core.tracing:
@@ -334,15 +335,19 @@ class Injector:
     def _check_late(self, call: InjectCall, flow_id: int) -> None:
         """V-37: an injection in the ABORT's own classify, or long after the reset."""
         flow, frame = call.flow, self.core.frame
-        reset_at = self.core.reset_at.get(flow_id)
+        past = self.core.reset.get(flow_id)
+        reset_at = past.reset_at if past is not None else 0.0
         if flow is not None and flow.resetting_leg >= 0:
             reset_at = flow.reset_at
-        if reset_at is None:
+        elif past is None:
             return
         own = frame is not None and frame.abort and frame.flow is flow
         if own or self.core.clock() - reset_at > self.core.options.verify.grace:
             lane = frame.lane if frame is not None else None
-            self.core.violation("V-37", "injection into a flow that was reset", lane, flow)
+            entry = self.callouts.find_id(call.callout_id) if lane is None else None
+            filter_id = past.filters.get(call.callout_id, 0) if past is not None else 0
+            text = "injection into a flow that was reset"
+            self.core.violation("V-37", text, lane, flow, entry=entry, filter_id=filter_id, past=past)
 
     def _place(self, call: InjectCall, lane: Lane) -> list[InjectedBuffer]:
         """INJ-4: the tail of the stage's output; inside its own classify that is right before the shown bytes."""
@@ -369,6 +374,7 @@ class Injector:
             )
             if isinstance(nbl._record, BufferRecord):
                 self.ownership.hand_over(nbl._record, call.handle_id)
+                nbl._record.about = lane
         _take_over_missed(flow, lane)
         lane.outstanding.extend(buffers)
         call.handle.pending += len(buffers)

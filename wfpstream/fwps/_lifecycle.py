@@ -12,6 +12,7 @@ from wfpstream.fwp import NtStatus, profile_at_least
 
 from . import _stream_state as rules
 from ._constants import MetadataField
+from ._core import PastFlow
 from ._flow import ABORT_FLUSH, ABORT_NOW, ENDED, ENDING, LIVE
 
 if TYPE_CHECKING:
@@ -202,10 +203,11 @@ class Lifecycle:
 
     def _remember_reset(self, flow: Flow) -> None:
         """V-37 is about injections long after a reset, when the flow itself is forgotten."""
-        known = self.core.reset_at
+        known = self.core.reset
         if len(known) >= REMEMBERED_RESETS:
             known.pop(next(iter(known)))
-        known[flow.id] = flow.reset_at
+        filters = {stage.filter.callout_id: stage.filter.filter_id for stage in reversed(flow.stages)}
+        known[flow.id] = PastFlow(flow.number, flow.reset_at, filters)
 
     def _leaks(self, flow_id: int) -> None:
         self.ownership.report_leaks(flow_id=flow_id)

@@ -78,6 +78,9 @@ class EngineOptions:
     completion: str = "normal"
     fin_lookahead: bool = False
     fin_with_data: bool = False
+    repeat_fin: bool = (
+        False  # IND-20: a FIN that was permitted is indicated once more, whatever is answered then
+    )
     discard_layer: bool = False
     callbacks_per_turn: int = 1000
     reauthorize: bool = False

@@ -31,6 +31,7 @@ class BufferRecord:
     """One buffer a callout owns, or lent to an injection."""
 
     __slots__ = (
+        "about",
         "blocked",
         "born",
         "callout_id",
@@ -65,6 +66,7 @@ class BufferRecord:
         self.born = 0.0
         self.serial = 0
         self.site: str | None = None
+        self.about: Lane | None = None  # where it was injected last, for reports
         self.shape: Any = None
 
 
@@ -411,7 +413,7 @@ class Ownership:
 
     def _tell(self, rule: str, text: str, record: object, where: str | None = None) -> None:
         """A violation about a buffer; outside of callbacks it is the buffer that knows whose it is."""
-        lane: Any = getattr(record, "lane", None)
+        lane: Any = getattr(record, "lane", None) or getattr(record, "about", None)
         entry = None
         if lane is None and self.core.frame is None and isinstance(record, BufferRecord):
             entry = self.callouts.find_id(record.callout_id)

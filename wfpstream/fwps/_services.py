@@ -171,9 +171,9 @@ class RunTime(ConnectionServices):
         status, rule = self._may_register(structure, version)
         if rule is not None:
             return self.core.refused("callout_register", status, rule), 0
-        self._lint_flags(structure)
         entry = self.callouts.entry(structure.callout_key)
         entry.register(structure, self.core.next_tick())
+        self._lint_flags(structure, entry)
         self.pipeline.callout_changed(entry)
         return NtStatus.STATUS_SUCCESS, entry.callout_id
 
@@ -194,14 +194,15 @@ class RunTime(ConnectionServices):
             return NtStatus.STATUS_FWP_TOO_MANY_CALLOUTS, "REG-3"
         return NtStatus.STATUS_SUCCESS, None
 
-    def _lint_flags(self, structure: Callout0) -> None:
+    def _lint_flags(self, structure: Callout0, entry: CalloutEntry) -> None:
         """V-45: a flag newer than the structure or the profile, or a reserved one (section 2.1)."""
         for flag, since in CALLOUT_FLAG_SINCE.items():
             if not structure.flags & int(flag):
                 continue
             newer = since.structure > structure.version or not profile_at_least(self.profile, since.profile)
             if newer or "RESERVED" in str(flag.name):
-                self.core.violation("V-45", f"callout flag {flag.name} with FWPS_CALLOUT{structure.version}")
+                text = f"callout flag {flag.name} with FWPS_CALLOUT{structure.version}"
+                self.core.violation("V-45", text, entry=entry, judged=True)
 
     def callout_unregister_by_id(self, callout_id: int) -> NtStatus:
         """FwpsCalloutUnregisterById0 (UNR-1..UNR-7)."""
@@ -246,6 +247,7 @@ class RunTime(ConnectionServices):
             if layer_name == "ale_connect_redirect" and not profile_at_least(self.profile, "win7"):
                 continue
             key = callout_key(key_name or name, layer)
+            self.callouts.entry(key).name = name
             status, callout_id = self._register(
                 structure_for(callout, layer_name, key), min(callout.version, 2)
             )

@@ -59,13 +59,14 @@ def where_defined(function: object, owner: object = None) -> str | None:
 
     Where the function is a base class's of this package, the first one that the class of its `owner` defines.
     """
-    code = _code_of(function)
-    if code is None or _is_callouts(_module_of(function)) or owner is None:
+    inner = _innermost(function)
+    code = _code_of(inner)
+    if owner is None or _is_callouts(str(getattr(inner, "__module__", ""))):
         return _line_of(code)
     for each in type(owner).__mro__:
         if not _is_callouts(each.__module__):
             break
-        found = [_code_of(member) for member in vars(each).values()]
+        found = [_code_of(_innermost(member)) for member in vars(each).values()]
         own = [one for one in found if one is not None]
         if own:
             return _line_of(min(own, key=lambda one: one.co_firstlineno))
@@ -81,8 +82,8 @@ def _line_of(code: CodeType | None) -> str | None:
     return f"{code.co_filename}:{code.co_firstlineno}" if code is not None else None
 
 
-def _code_of(function: object) -> CodeType | None:
-    """The code behind a function, a method, a partial, a decorated function or a callable object."""
+def _innermost(function: object) -> object:
+    """The function behind a method, a partial, a decorator or a callable object."""
     for _ in range(100):  # a chain of wrappers may be a ring
         inner = getattr(function, "__wrapped__", None) or getattr(function, "__func__", None)
         inner = inner or (function.func if isinstance(function, partial) else None)
@@ -91,10 +92,9 @@ def _code_of(function: object) -> CodeType | None:
         function = inner
     if not hasattr(function, "__code__") and not isinstance(function, type):
         function = getattr_static(type(function), "__call__", None)
+    return function
+
+
+def _code_of(function: object) -> CodeType | None:
     code = getattr(function, "__code__", None)
     return code if isinstance(code, CodeType) else None
-
-
-def _module_of(function: object) -> str:
-    code_holder = getattr(function, "__func__", function)
-    return str(getattr(code_holder, "__module__", ""))

@@ -221,6 +221,15 @@ class Waterfall(Passage):
             flow, lane, FIN, flags, [], 0, rules.NO_MORE_DATA, run.answer, run.offset
         )
         self.conclude(flow, lane, FIN, 0, flags, rules.NO_MORE_DATA, result)
+        if self.core.options.repeat_fin and lane.closed and flow.doomed is None:
+            self._repeat_fin(flow, lane, flags, run)
+
+    def _repeat_fin(self, flow: Flow, lane: Lane, flags: int, run: Run) -> None:
+        """IND-20: Windows promises that it does not come twice; a callout should not depend on it (V-57)."""
+        if lane.stage.kind == rules.CALL:
+            offset = run.offset
+            self.classifier.classify(flow, lane, FIN, flags, [], 0, rules.NO_MORE_DATA, 0, offset)
+            self.classifier.finish(flow, lane)
 
     def indicate_abort(self, flow: Flow, stage: Stage, direction: int) -> None:
         """IND-16, IND-17: informational, whatever is returned."""

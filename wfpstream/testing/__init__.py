@@ -5,6 +5,7 @@ from __future__ import annotations
 from ._api_fault_report import ApiFaultReport, FaultResult, check_api_faults, fate_of
 from ._api_faults import FAILING_CALLS, ApiFaults, Exploration, FailedCall, FaultRun, explore_api_faults
 from ._call_sites import CallSite
+from ._accounted import accounted
 from ._canonical import (
     CanonicalDirection,
     CanonicalFlow,
@@ -89,6 +90,7 @@ __all__ = [
     "WorldScript",
     "WouldBlock",
     "can_run",
+    "accounted",
     "canonical",
     "canonical_diff",
     "check_api_faults",
