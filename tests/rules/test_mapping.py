@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from wfpstream.testing import vectors
+
 TESTS = Path(__file__).parents[1]
 DEVIATIONS = TESTS.parent / "docs" / "reference" / "deviations.md"
 IDS = frozenset(Path(__file__).with_name("rule_ids.txt").read_text(encoding="utf-8").split())
@@ -26,8 +28,11 @@ def named_in(text: str) -> set[str]:
 
 
 def named_by_tests() -> dict[str, set[str]]:
-    """Every id named in a test module, with the modules that name it."""
+    """Every id named in a test module, or by a vector that `tests/scenarios` plays, with what names it."""
     found: dict[str, set[str]] = {}
+    for vector in vectors():
+        for rule in (vector.id, *vector.rules):
+            found.setdefault(rule, set()).add(f"vector {vector.id}")
     for path in sorted(TESTS.rglob("test_*.py")):
         if path == Path(__file__):
             continue

@@ -160,6 +160,8 @@ class ScriptedCallout(Scripted):
 
     def flow_delete_fn(self, layer_id: int, callout_id: int, flow_context: int) -> None:
         self.scene.note("flowDelete", self.name, "flowDelete", {"context": flow_context})
+        if callout_id != self.callout_id(layer_id):
+            self.scene.problem(f"{self.name}: flowDelete for callout {callout_id} at layer {layer_id}")
         self.perform(None, self.next_entry("flowDelete").get("do", ()))
 
     def _note(self, call: Call) -> None:
