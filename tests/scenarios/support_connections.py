@@ -1,7 +1,7 @@
 """Owns what the scenarios of the connection layers need: scripted callouts there, and connections in the making.
 
 `Gate` is a callout at one ALE layer, `Dial` a connection on its way from accept to flow, `Scene` a driver with
-gates, and `Redirect` the calls by which a callout changes a connect request. No result is computed here.
+gates. No result is computed here.
 """
 
 from __future__ import annotations
@@ -11,12 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.scenarios.support import Script
-from tests.scenarios.support_api import events
-from wfpstream import fwpm
 from wfpstream.engine import Endpoints, EngineOptions
 from wfpstream.fwp import ActionType, ConditionFlags, FwpValue, NtStatus
 from wfpstream.fwps import (
-    RIGHT_ACTION_WRITE,
     Callout,
     ClassifyOut,
     ClassifyOutFlags,
@@ -33,7 +30,6 @@ SUCCESS = NtStatus.STATUS_SUCCESS
 UPSTREAM = ("10.0.0.2", 80)
 LISTENER = ("10.0.0.99", 8888)
 """Where our own proxy was reached."""
-ESTABLISHED = "E(FLOW_ESTABLISHED)"
 
 _FIELDS: dict[str, Any] = {
     "ale_auth_connect": FieldsAleAuthConnect,
@@ -233,129 +229,3 @@ class Scene:
         assert self.stream.transcript.faults == []
         assert [gate.faults for gate in self.gates] == [[] for _ in self.gates]
         assert self.driver.violations == list(violations)
-
-
-def assert_blocked(scene: Scene, dial: Dial, layer: str, closed_as: str = "rst") -> None:
-    """LAY-21: the client's connection ends without a byte, and that is all that happens."""
-    assert dial.verdict == "block"
-    assert dial.closed_as == closed_as
-    assert dial.connected_to is None
-    assert dial.flow is None
-    assert ESTABLISHED not in scene.log
-    assert "flowDelete(A)" not in scene.log
-    (event,) = events(scene.driver, "flow_blocked")
-    assert event["layer"].lower().startswith(layer)
-    assert event["filter"] is not None
-    assert events(scene.driver, "flow_established") == []
-
-
-def assert_works(dial: Dial, connected_to: tuple[str, int] = UPSTREAM) -> None:
-    """The flow is there and carries bytes both ways."""
-    assert dial.verdict == "permit"
-    assert dial.connected_to == connected_to
-    assert dial.flow is not None
-    dial.flow.send(b"s")
-    dial.flow.receive(b"r")
-    dial.driver.settle()
-    assert dial.flow.remote.data.endswith(b"s")
-    assert dial.flow.local.data == b"r"
-    for direction in (0, 1):
-        assert dial.flow.ledger(direction).balance == 0
-
-
-@dataclass
-class Redirect:
-    """The calls of SC-146 in their order; the switches leave a step out."""
-
-    target: tuple[str, int]
-    apply: bool = True
-    release: bool = True
-    ask_state: bool = True
-    write_right: bool = True
-    target_pid: int = 0
-    apply_flags: int = 0
-    local_address: tuple[str, int] | None = None
-    states: list[int] = field(default_factory=list)
-    previous: list[Any] = field(default_factory=list)
-    redirect_handle: int = 0
-
-    def __call__(self, call: LayerCall) -> None:
-        fwps = call.owner.fwps
-        if self.ask_state:
-            state, _ = fwps.query_connection_redirect_state(call.meta.redirect_records, self.redirect_handle)
-            self.states.append(state)
-        status, handle = fwps.acquire_classify_handle(call.classify_context, 0)
-        assert status == SUCCESS
-        self.change(call.owner, handle, call.filter.filter_id, call.out)
-        call.out.action_type = ActionType.PERMIT
-        if self.write_right:
-            call.out.rights |= RIGHT_ACTION_WRITE
-        if self.release:
-            fwps.release_classify_handle(handle)
-
-    def change(self, gate: Gate, handle: int, filter_id: int, out: ClassifyOut) -> None:
-        """Acquire, write, apply."""
-        status, data = gate.fwps.acquire_writable_layer_data_pointer(handle, filter_id, 0, out)
-        assert status == SUCCESS
-        assert data is not None
-        assert out.action_type == ActionType.BLOCK
-        assert not out.rights & RIGHT_ACTION_WRITE
-        self.previous.append(data.previous_version)
-        data.remote_address_and_port = self.target
-        data.local_redirect_handle = self.redirect_handle
-        data.local_redirect_target_pid = self.target_pid
-        if self.local_address is not None:
-            data.local_address_and_port = self.local_address
-        if self.apply:
-            gate.fwps.apply_modified_layer_data(handle, data, self.apply_flags)
-
-
-def redirect_scene(*steps: LayerAnswer, stream: Script | None = None) -> tuple[Scene, list[Gate]]:
-    """A scene with one CONNECT_REDIRECT gate for each step (K, L), and C permitting at AUTH_CONNECT."""
-    gates = [Gate("ale_connect_redirect", step, name=name) for name, step in zip("KL", steps, strict=False)]
-    gates.append(Gate("ale_auth_connect", name="C"))
-    scene = Scene(tuple(gates), stream=stream or Script())
-    for step in steps:
-        if isinstance(step, Redirect):
-            status, step.redirect_handle = scene.driver.fwps.redirect_handle_create(fwpm.ZERO_KEY, 0)
-            assert status == SUCCESS
-    return scene, gates
-
-
-def finish(scene: Scene, *violations: str) -> None:
-    """Closes the scene; the redirect handles of its callouts go first."""
-    for gate in scene.gates:
-        for answer in gate.script:
-            if isinstance(answer, Redirect):
-                scene.driver.fwps.redirect_handle_destroy(answer.redirect_handle)
-    scene.close(*violations)
-
-
-@dataclass
-class PendedRedirect:
-    """A callout that pends inside its classify; its worker finishes later."""
-
-    redirect: Redirect
-    handle: int = 0
-    filter_id: int = 0
-    out: ClassifyOut = field(default_factory=ClassifyOut)
-
-    def pend(self, call: LayerCall) -> None:
-        fwps = call.owner.fwps
-        state, _ = fwps.query_connection_redirect_state(
-            call.meta.redirect_records, self.redirect.redirect_handle
-        )
-        self.redirect.states.append(state)
-        status, self.handle = fwps.acquire_classify_handle(call.classify_context, 0)
-        assert status == SUCCESS
-        self.filter_id = call.filter.filter_id
-        assert fwps.pend_classify(self.handle, self.filter_id, 0, call.out) == SUCCESS
-        call.out.action_type = ActionType.BLOCK
-
-    def work(self, gate: Gate) -> None:
-        """What the worker does: change, complete with PERMIT, release."""
-        self.redirect.change(gate, self.handle, self.filter_id, self.out)
-        self.out.action_type = ActionType.PERMIT
-        self.out.rights |= RIGHT_ACTION_WRITE
-        gate.fwps.complete_classify(self.handle, 0, self.out)
-        gate.fwps.release_classify_handle(self.handle)
