@@ -1,21 +1,30 @@
 """`wfp_proxy` and `wfp_proxy_session`: what these fixtures give to a test, and what they check at the end.
 
-Owns which proxies there are and that all are closed. What looks on (recorder, report, leak check) comes in at three
-seams at the end of this file.
+Owns which proxies there are, that all are closed, and what is complained of then. What a report says is `_report`'s.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from wfpstream.testing import Recorder
+
+from ._leaks import connections_of, leaked_by, open_sockets
+from ._options import settings_of
 from ._proxy import WfpProxy
+from ._report import new_violations
 from ._setting import read_setting
+from ._watched import watch, watched_by
 
 if TYPE_CHECKING:
     from wfpstream.fwps import Callout
+
+    from ._options import Settings
+    from ._records import FlowRecord
 
 __all__ = ["ProxyFactory"]
 
@@ -27,10 +36,15 @@ class ProxyFactory:
         proxies: those that were started, in order.
     """
 
-    def __init__(self, node: pytest.Item | None) -> None:
+    def __init__(self, owner: pytest.Item | pytest.Config) -> None:
+        """
+        Args:
+            owner: the test the proxies are for; the configuration if they live as long as the session.
+        """
         self.proxies: list[WfpProxy] = []
-        self._node = node
-        self._called = "wfp_proxy" if node is not None else "wfp_proxy_session"
+        self._owner = owner
+        self._recorders: dict[WfpProxy, Recorder] = {}
+        self._called = "wfp_proxy" if isinstance(owner, pytest.Item) else "wfp_proxy_session"
 
     def __call__(
         self,
@@ -56,13 +70,14 @@ class ProxyFactory:
             TypeError, ValueError, LookupError: it cannot be done as asked; the text says what can.
             OSError: it cannot listen there.
         """
-        observed = _observe(self._node)
-        setting = read_setting(upstream, callouts, observed.seed, {"verify": observed.verify, **options})
-        if observed.recorder is not None:
-            setting.sinks, setting.tap = (observed.recorder,), observed.recorder
+        settings = settings_of(self._owner)
+        recorder = Recorder(settings.chop, settings.seed, clock=time.monotonic)
+        setting = read_setting(upstream, callouts, settings.seed, {"verify": settings.verify, **options})
+        setting.sinks, setting.tap = (recorder,), recorder
         proxy = WfpProxy(setting)
         self.proxies.append(proxy)
-        _watch(self._node, proxy, observed)
+        self._recorders[proxy] = recorder
+        watch(self._owner, "proxy", recorder)
         return proxy
 
     def __getattr__(self, name: str) -> Any:
@@ -85,41 +100,41 @@ class ProxyFactory:
         """Close all, and fail if something is to complain of."""
         complaints: list[str] = []
         for proxy in reversed(self.proxies):
+            was_closed = proxy.is_closed
             proxy.close()
-            complaints += _complaints(proxy)
+            complaints += self._complaints(proxy, was_closed)
         if complaints:
             pytest.fail("\n".join(complaints), pytrace=False)
 
+    def _complaints(self, proxy: WfpProxy, was_closed: bool) -> list[str]:
+        if proxy.hung is not None:
+            return [proxy.hung]
+        if proxy.crash is not None:
+            error = proxy.crash
+            return [f"{proxy!r} has crashed, which is a defect of wfpstream: {type(error).__name__}: {error}"]
+        recorder, settings = self._recorders[proxy], settings_of(self._owner)
+        listeners = [] if was_closed else [proxy.address]  # else the port may be somebody else's by now
+        lines = open_sockets(connections_of(recorder), listeners)
+        if isinstance(self._owner, pytest.Item) and not was_closed:  # who closes it means its connections too
+            lines += [_left_open(flow) for flow in proxy.left_open]
+        lines += leaked_by(proxy.engine, recorder)
+        found = [f"{proxy!r} was left with: {line}" for line in lines] if settings.leaks else []
+        return found + ([] if found else self._violations(recorder, settings))
 
-def _complaints(proxy: WfpProxy) -> list[str]:
-    if proxy.hung is not None:
-        return [proxy.hung]
-    if proxy.crash is not None:
-        error = proxy.crash
-        return [f"{proxy!r} has crashed, which is a defect of wfpstream: {type(error).__name__}: {error}"]
-    return _left_behind(proxy)
-
-
-# -- seams
-
-
-class _Observed(NamedTuple):
-    """How a proxy is looked at."""
-
-    seed: int
-    verify: str
-    recorder: Any
-
-
-def _observe(node: pytest.Item | None) -> _Observed:
-    """What the marker and the options of the command line ask for."""
-    return _Observed(0, "warn", None)
-
-
-def _watch(node: pytest.Item | None, proxy: WfpProxy, observed: _Observed) -> None:
-    """The proxy runs: whoever reports about the test wants to know."""
+    def _violations(self, recorder: Recorder, settings: Settings) -> list[str]:
+        """Under strict, what happened after the test's body was looked at."""
+        if settings.verify != "strict" or not isinstance(self._owner, pytest.Item):
+            return []
+        return [
+            line
+            for one in watched_by(self._owner)
+            if one.recorder is recorder
+            for line in new_violations(one)
+        ]
 
 
-def _left_behind(proxy: WfpProxy) -> list[str]:
-    """What a proxy that was closed has left behind."""
-    return []
+def _left_open(flow: FlowRecord) -> str:
+    return (
+        f"a connection of {flow.client[0]}:{flow.client[1]} that lived still when the test ended: close it in the "
+        "test, or say @pytest.mark.wfpstream(leaks=False)"
+    )

@@ -12,8 +12,10 @@ import pytest
 
 if TYPE_CHECKING:
     from ._factory import ProxyFactory
+    from ._pair_factory import Clock, PairFactory
+    from ._trace import Trace
 
-__all__ = ["wfp_proxy", "wfp_proxy_session"]
+__all__ = ["wfp_clock", "wfp_pair", "wfp_proxy", "wfp_proxy_session", "wfp_trace"]
 
 
 @pytest.fixture
@@ -27,10 +29,38 @@ def wfp_proxy(request: pytest.FixtureRequest) -> Iterator[ProxyFactory]:
 
 
 @pytest.fixture(scope="session")
-def wfp_proxy_session() -> Iterator[ProxyFactory]:
+def wfp_proxy_session(request: pytest.FixtureRequest) -> Iterator[ProxyFactory]:
     """As `wfp_proxy`, for proxies that live as long as the session; `wfp_proxy_session.reset()` between tests."""
     from ._factory import ProxyFactory
 
-    factory = ProxyFactory(None)
+    factory = ProxyFactory(request.config)
     yield factory
     factory.finish()
+
+
+@pytest.fixture
+def wfp_pair(request: pytest.FixtureRequest) -> Iterator[PairFactory]:
+    """Makes connections in memory, with callouts between their ends: `wfp_pair(callouts=[...], **options)`."""
+    from ._pair_factory import PairFactory
+
+    factory = PairFactory(request.node)
+    yield factory
+    factory.finish()
+
+
+@pytest.fixture
+def wfp_clock(request: pytest.FixtureRequest) -> Clock:
+    """The virtual time of this test's pairs: `wfp_clock.advance(0.3)`. Not for wfp_proxy, whose time is real."""
+    from ._pair_factory import clock_of
+
+    return clock_of(request.node)
+
+
+@pytest.fixture
+def wfp_trace(request: pytest.FixtureRequest) -> Iterator[Trace]:
+    """What the test's streams did: to look at, to compare with text or a snapshot, and to script (playbooks)."""
+    from ._trace import Trace
+
+    trace = Trace(request.node)
+    yield trace
+    trace.finish()

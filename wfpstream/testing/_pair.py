@@ -440,6 +440,7 @@ def make_pair(
     window: int | None = WINDOW,
     make_callout: MakeCallout | None = None,
     recorder: Recorder | None = None,
+    now: float = 0.0,
     **endpoints: Any,
 ) -> Pair:
     """A pair with an engine of its own.
@@ -449,12 +450,14 @@ def make_pair(
         options: of the engine; the default verifies (`warn`).
         local: which end is WFP's local host.
         recorder: listens to everything, and cuts what the ends send.
+        now: virtual time at the beginning, seconds.
         window, make_callout, endpoints: as `Pair` has them.
 
     Raises:
         ConnectionBlocked: a filter or callout blocked the connection.
     """
     driver = MemoryDriver(options, local, tap=recorder)
+    driver.now = now
     if recorder is not None:
         recorder.attach(driver.engine)
     make = make_callout or _only_objects

@@ -62,6 +62,7 @@ class Recorder:
         chop: how to cut what the sides send.
         seed: where it is cut, if that is left to chance.
         limit: about how much memory the entries may take, bytes; what comes later is counted in `lost`.
+        clock: the engine's clock, for who adds it as a sink by other means than `attach`.
 
     Attributes:
         entries: events and moments, in order.
@@ -70,14 +71,20 @@ class Recorder:
 
     wants_data = "full"
 
-    def __init__(self, chop: Chop | None = None, seed: int = 0, limit: int = 64 * MIB) -> None:
+    def __init__(
+        self,
+        chop: Chop | None = None,
+        seed: int = 0,
+        limit: int = 64 * MIB,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
         self.chop = chop or Chop()
         self.seed = seed
         self.entries: list[Event | Moment] = []
         self.lost = 0
         self._limit = limit
         self._room = limit
-        self._clock: Callable[[], float] = _stopped
+        self._clock = clock or _stopped
         self._cutters: dict[tuple[int, Leg], Cutter] = {}
 
     def attach(self, engine: FilterEngine) -> None:
