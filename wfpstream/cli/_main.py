@@ -16,6 +16,7 @@ from wfpstream.cli._callouts import callouts
 from wfpstream.cli._check import check
 from wfpstream.cli._ctl import ctl
 from wfpstream.cli._demo import demo
+from wfpstream.cli._explain import explain_status
 from wfpstream.cli._replay import replay
 from wfpstream.cli._run import run
 from wfpstream.cli._show import show
@@ -63,7 +64,7 @@ def main() -> None:
     """The Windows Filtering Platform's TCP stream layer, in user space on Linux."""
 
 
-for _command in (demo, run, replay, check, show, callouts, transparent, ctl):
+for _command in (demo, run, replay, check, show, callouts, transparent, ctl, explain_status):
     main.add_command(_command)
 
 

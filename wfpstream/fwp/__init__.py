@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from wfpstream.fwp._errors import FwpError
 from wfpstream.fwp._status import NtStatus, nt_success, status_of
+from wfpstream.fwp._status_rules import RULES_OF_STATUS
 from wfpstream.fwp._types import (
     ACTION_FLAG_CALLOUT,
     ACTION_FLAG_NON_TERMINATING,
@@ -53,6 +54,7 @@ __all__ = [
     "PROFILES",
     "REAUTHORIZE_REASON_MID_STREAM_INSPECTION",
     "RESERVED_CALLOUT_FLAGS",
+    "RULES_OF_STATUS",
     "SINGLE_DATA_TYPE_MAX",
     "ActionType",
     "AddressType",

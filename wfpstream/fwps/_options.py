@@ -78,9 +78,7 @@ class EngineOptions:
     completion: str = "normal"
     fin_lookahead: bool = False
     fin_with_data: bool = False
-    repeat_fin: bool = (
-        False  # IND-20: a FIN that was permitted is indicated once more, whatever is answered then
-    )
+    repeat_fin: bool = False  # IND-20: a FIN that was permitted is indicated once more
     discard_layer: bool = False
     callbacks_per_turn: int = 1000
     reauthorize: bool = False
