@@ -210,13 +210,13 @@ class ScriptedCallout(Scripted):
         due, link = 0, chain
         while link is not None:
             due, link = due + 1, link.next
-        self.scene.open_injections[id(self) + context] = due
+        self.scene.open_injections[self.name, context] = due
         status = self.fwps.stream_inject_async(
             handle, how.context, 0, self.scene.flow_id, self.callout_id(self.scene.layer),
             layer, flags, chain, length, self._complete if how.completes else None, context,
         )  # fmt: skip
         if status != NtStatus.STATUS_SUCCESS:
-            del self.scene.open_injections[id(self) + context]
+            del self.scene.open_injections[self.name, context]
         return status
 
     def _complete(self, context: int, nbl: NetBufferList, dispatch_level: bool) -> None:
@@ -226,8 +226,8 @@ class ScriptedCallout(Scripted):
         scene.note("completion", self.name, completion_text(flags, data, nbl.status))
         if nbl.next is not None:
             scene.faults.append(f"{self.name}: completion of an NBL that is still linked")
-        left = scene.open_injections.get(id(self) + context, 0)
-        scene.open_injections[id(self) + context] = left - 1
+        left = scene.open_injections.get((self.name, context), 0)
+        scene.open_injections[self.name, context] = left - 1
         if left < 1:
             scene.faults.append(f"{self.name}: a completion too many")
         free(nbl)

@@ -65,7 +65,7 @@ class Scene:
         flow_id: FLOW_HANDLE of the newest connection; 0 before there is one.
         layer: the stream layer of that connection.
         classifying: flows of which a stream classify runs.
-        open_injections: per accepted injection, the NBLs whose completion is due.
+        open_injections: per callout and accepted injection, the NBLs whose completion is due.
         scratch: what operations keep between calls.
         filters: the callouts of connection layers by the filters through which they were asked.
         undo: takes away what operations added, oldest first.
@@ -85,7 +85,7 @@ class Scene:
     flow_id: int = 0
     layer: int = 0
     classifying: set[int] = field(default_factory=set)
-    open_injections: dict[int, int] = field(default_factory=dict)
+    open_injections: dict[tuple[str, int], int] = field(default_factory=dict)
     scratch: dict[str, Any] = field(default_factory=dict)
 
     @property
