@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.callouts.support import all_cuts, cut, memory_driver, relay, watched
-from wfpstream.callouts import Fault
+from wfpstream.callouts import Fault, Framer
 from wfpstream.fwps import Callout
 from wfpstream.testing import FlowEnds, MemoryDriver
 
@@ -265,6 +265,26 @@ def test_slicing_keeps_every_byte_for_every_cut(inbound: bool) -> None:
         outcome = relay(Fault(do="slice", size=3), pieces, inbound=inbound)
         assert (outcome.data, outcome.fin) == (DATA, True)
         assert outcome.violations == []
+
+
+@both_ways
+def test_slices_reach_a_callout_below_that_needs_more_of_them(inbound: bool) -> None:
+    """It keeps the first ones, so that they are not written: whoever waits for that waits for itself."""
+    way = Way(Fault(do="slice", size=3), Framer(by="line"), inbound=inbound)
+    way.put(b"a line that is long\n")
+    way.driver.advance(10)
+    assert way.state == (b"a line that is long\n", False, False)
+
+
+@both_ways
+def test_slices_go_on_when_they_drain_above_a_callout_that_needs_more(inbound: bool) -> None:
+    way = Way(inbound=inbound)
+    added = [way.driver.add(callout) for callout in (Fault(do="slice", size=3), Framer(by="line"))]
+    way.put(b"a line that is long\n")
+    for one in added:
+        one.retire()
+    way.driver.advance(0)
+    assert way.state == (b"a line that is long\n", False, False)
 
 
 def test_slices_are_separate_for_the_callout_below() -> None:

@@ -20,6 +20,8 @@ from ._lane_callout import block_here, inject_here
 from ._lanes import Direction
 from ._options import Rate, Size, Time, parse_rate, parse_size, parse_time
 
+# A callout below may keep a slice until it has more: not for ever, since we have it. Seconds.
+_KEPT_BELOW = 0.05
 # A stall without an end: it ends when the callout drains.
 _FOR_EVER = 1e9
 
@@ -104,7 +106,7 @@ class FaultWorker(Worker):
                 await self.sleep(len(piece) / plan.rate)
             elif not self.draining:
                 # Written before the next one is there: slices of their own on the wire as well.
-                await self.completed(handle)
+                await self.completed(handle, within=_KEPT_BELOW)
 
 
 class Fault(CountingCallout[FaultLane]):

@@ -315,10 +315,21 @@ class Worker:
     def _slept(self, due: float) -> bool:
         return self.draining or self.now() >= due or self._flow.phase != LIVE
 
-    async def completed(self, handle: InjectedHandle) -> NtStatus:
-        """Wait until an injection completed; its status."""
-        await _Request(lambda: handle.left == 0, lambda: None)
-        return handle.status
+    async def completed(self, handle: InjectedHandle, within: float | None = None) -> NtStatus:
+        """Wait until an injection completed; its status.
+
+        A callout below may keep it, for example until more bytes come, which this worker has. With `within` (seconds)
+        it is waited for no longer than that, nor when the worker must drain; the answer is STATUS_PENDING then.
+        """
+        if within is None:
+            await _Request(lambda: handle.left == 0, lambda: None)
+            return handle.status
+        due = self.now() + within
+        self._timer = self._host.core.at(due, lambda: self._host.step(self))
+        await _Request(lambda: handle.left == 0 or self._slept(due), lambda: None)
+        self._timer.cancel()
+        self._timer = None
+        return handle.status if handle.left == 0 else NtStatus.STATUS_PENDING
 
     async def call(self, async_fn: Callable[..., Awaitable[Any]], *args: Any) -> Any:
         """Run a real async function: the door to the driver's event loop.
