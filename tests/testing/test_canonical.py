@@ -19,7 +19,6 @@ from tests.testing.worlds import (
     Script,
     bytewise,
     cut,
-    in_order,
     run_memory,
     run_proxy,
     run_proxy_piece_by_piece,
@@ -31,7 +30,7 @@ from tests.testing.worlds import (
 from wfpstream.callouts import Latency, StreamEdit
 from wfpstream.fwp import ActionType
 from wfpstream.fwps import Callout
-from wfpstream.testing import canonical, canonical_diff
+from wfpstream.testing import canonical, canonical_diff, in_order
 
 DIRECTIONS = ("to_upstream", "to_client")
 WORLDS = {"proxy": run_proxy, "replay": run_replay}

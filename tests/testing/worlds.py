@@ -52,11 +52,6 @@ REST = 10.0
 
 FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
 
-TRACED = ("indicate", "classify", "inject", "defer", "continue", "discard")
-# What IND-5 has comparisons ignore, and what names something of one run only.
-UNPROMISED_FLAGS = frozenset(("RECEIVE_PUSH", "SEND_NODELAY"))
-UNPROMISED_KEYS = frozenset(("flow", "seq", "t", "ts", "filter", "data"))
-
 
 # --- scripts ----------------------------------------------------------------------------------------------
 
@@ -423,21 +418,3 @@ class Wire:
         self.now += 1e-6
         self.file += pcap_record(round(self.now * 1e9), frame)
         self._next[who] = (own + len(data) + bool(flags & (SYN | FIN))) % (1 << 32)
-
-
-# --- comparing --------------------------------------------------------------------------------------------
-
-
-def in_order(events: Sequence[Event], direction: str) -> list[Event]:
-    """The events whose order in one direction IND-26 promises for equal borders, with what is promised of them.
-
-    Not among them: what the receiver's socket had not taken at the end.
-    """
-    found = []
-    for event in events:
-        if event["event"] in TRACED and event.get("dir") == direction and event.get("reason") != "unsent":
-            kept = {name: value for name, value in event.items() if name not in UNPROMISED_KEYS}
-            if "flags" in kept:
-                kept["flags"] = [flag for flag in kept["flags"] if flag not in UNPROMISED_FLAGS]
-            found.append(kept)
-    return found

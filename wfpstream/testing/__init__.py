@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from ._accounted import accounted
 from ._api_fault_report import ApiFaultReport, FaultResult, check_api_faults, fate_of
 from ._api_faults import FAILING_CALLS, ApiFaults, Exploration, FailedCall, FaultRun, explore_api_faults
 from ._call_sites import CallSite
-from ._accounted import accounted
 from ._canonical import (
     CanonicalDirection,
     CanonicalFlow,
@@ -16,6 +16,12 @@ from ._canonical import (
     canonical,
     canonical_diff,
 )
+from ._check_callout import CheckFailed, check_callout, examine_callout
+from ._check_driver import DriverReport, check_driver
+from ._check_judge import Problem
+from ._check_mixtures import HypothesisMissing
+from ._check_report import CheckFailure, CheckReport
+from ._check_samples import Said, Sample
 from ._chop import Chop, Cutter
 from ._memory_driver import EventList, FlowEnds, MemoryDriver, Peer
 from ._memory_world import MemoryWorld
@@ -23,6 +29,7 @@ from ._pair import ConnectionBlocked, Pair, PairedCallout, PairEnd, WouldBlock, 
 from ._playbook import Playbook, PlaybookError, first_difference
 from ._recorder import Moment, Recorder
 from ._trace_lines import normal_line, trace_lines
+from ._traces import in_order
 from ._vector_run import can_run, run_case
 from ._vectors import Vector, VectorCase, vector, vectors, vectors_schema
 from ._world import (
@@ -55,10 +62,14 @@ __all__ = [
     "CanonicalLog",
     "CanonicalRun",
     "CanonicalStage",
+    "CheckFailed",
+    "CheckFailure",
+    "CheckReport",
     "Chop",
     "Connect",
     "ConnectionBlocked",
     "Cutter",
+    "DriverReport",
     "EndState",
     "EventList",
     "Exploration",
@@ -67,6 +78,7 @@ __all__ = [
     "FaultRun",
     "Fin",
     "FlowEnds",
+    "HypothesisMissing",
     "MemoryDriver",
     "MemoryWorld",
     "Moment",
@@ -76,8 +88,11 @@ __all__ = [
     "Peer",
     "Playbook",
     "PlaybookError",
+    "Problem",
     "Recorder",
     "Reset",
+    "Said",
+    "Sample",
     "Send",
     "Side",
     "Step",
@@ -89,14 +104,18 @@ __all__ = [
     "WorldOutcome",
     "WorldScript",
     "WouldBlock",
-    "can_run",
     "accounted",
+    "can_run",
     "canonical",
     "canonical_diff",
     "check_api_faults",
+    "check_callout",
+    "check_driver",
+    "examine_callout",
     "explore_api_faults",
     "fate_of",
     "first_difference",
+    "in_order",
     "make_pair",
     "normal_line",
     "run_case",

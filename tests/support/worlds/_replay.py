@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tests.replay.kit import ACK, FIN, PSH, RST, START, URG, Capture
+from tests.replay.kit import ACK, FIN, PSH, RST, URG, Capture
 from tests.replay.kit import Side as Sender
 from wfpstream.engine import FilterEngine
 from wfpstream.replay import ReplayOptions, ReplayResult, open_capture, replay_capture
@@ -31,6 +31,7 @@ from wfpstream.wire import Segment, walk
 
 MICROSECOND = 1_000
 FIRST_PORT = 40_000
+SEGMENT = 1460
 
 
 class ReplayWorld:
@@ -48,9 +49,7 @@ class ReplayWorld:
             result = replay_capture(
                 BytesIO(recording.capture.pcap()),
                 engine=recording.engine,
-                options=ReplayOptions(
-                    local=script.local, coalesce=False, push="captured", keep_data=True, linger=0
-                ),
+                options=recording.options(),
                 events=_Sink(events),
                 output=output,
             )
@@ -74,7 +73,7 @@ class _Recording:
 
     def __init__(self, script: WorldScript) -> None:
         self.capture = Capture(step=MICROSECOND)
-        self.acts: list[tuple[float, Callable[[], object]]] = []
+        self.acts: list[tuple[int, Callable[[], object]]] = []
         self._script = script
         self._connections = 0
         self._sides: dict[str, Sender] = {}
@@ -89,9 +88,17 @@ class _Recording:
     def engine(self, clock: Callable[[], float]) -> FilterEngine:
         engine = FilterEngine(clock, self._script.options)
         self._script.setup(engine)
-        for due, fn in self.acts:
-            engine.call_at(due, lambda fn=fn: fn())  # type: ignore[misc]
+        # The replayer's clock is 0 at the first frame.
+        first_ns = self.capture.records[0][0]
+        for time_ns, fn in self.acts:
+            engine.call_at((time_ns - first_ns) / 1e9, lambda fn=fn: fn())  # type: ignore[misc]
         return engine
+
+    def options(self) -> ReplayOptions:
+        """What a peer sends at once is shown at once, however many segments it takes."""
+        long = any(isinstance(step, Send) and len(step.data) > SEGMENT for step in self._script.steps)
+        local = self._script.local
+        return ReplayOptions(local=local, coalesce=long, push="captured", keep_data=True, linger=0)
 
     def _connect(self) -> None:
         client, server = self.capture.opened(FIRST_PORT + self._connections)
@@ -108,10 +115,10 @@ class _Recording:
             self._sides[step.by].rst()
         elif isinstance(step, Wait):
             self.capture.wait(step.seconds)
-            self.acts.append((self._now(), lambda: None))
+            self.acts.append((self.capture.now, lambda: None))
         elif isinstance(step, Act):
             self.capture.now += MICROSECOND
-            self.acts.append((self._now(), step.fn))
+            self.acts.append((self.capture.now, step.fn))
         elif isinstance(step, Connect):
             self._connect()
         else:
@@ -121,19 +128,15 @@ class _Recording:
 
     def _send(self, step: Send) -> None:
         side = self._sides[step.by]
-        # The urgent pointer names the byte behind the urgent one.
-        flags = ACK | PSH * (step.push is not False) | URG * step.urgent
-        for at in range(0, len(step.data), 1460):
-            piece = step.data[at : at + 1460]
-            side.segment(flags, piece, urgent=len(piece) if step.urgent else 0)
+        for at in range(0, len(step.data), SEGMENT):
+            piece = step.data[at : at + SEGMENT]
+            # PSH ends a run of segments that the replayer shows as one; the urgent pointer names the byte behind.
+            pushed = PSH * (step.push is not False and at + SEGMENT >= len(step.data))
+            side.segment(ACK | pushed | URG * step.urgent, piece, urgent=len(piece) if step.urgent else 0)
         self._other(step.by).ack()
 
     def _other(self, by: str) -> Sender:
         return self._sides["server" if by == "client" else "client"]
-
-    def _now(self) -> float:
-        # The replayer's clock is 0 at the first frame.
-        return (self.capture.now - START - MICROSECOND) / 1e9
 
 
 def _last_ends(result: ReplayResult, output: Path) -> tuple[EndState, EndState]:
