@@ -58,6 +58,7 @@ class Runner:
         self.log = EventLog(setting.events_data, self.waiters.ask, count)
         self.proxy: Proxy
         self._downs: dict[object, str] = {}
+        self._spent: list[Callout] = []
 
     async def main(self, ready: Callable[[Proxy], None]) -> None:
         """Run it to its end. Raises OSError: it cannot listen there; FwpError, ValueError: it cannot use a callout."""
@@ -92,7 +93,15 @@ class Runner:
     # -- changes
 
     def add(self, made: Sequence[MadeCallout]) -> list[AddedCallout]:
-        """Put callouts in force."""
+        """Put callouts in force.
+
+        Raises:
+            ValueError: one has drained when it was taken back, and would not do anything any more.
+        """
+        for one in made:
+            if any(one.callout is spent for spent in self._spent):
+                kind = type(one.callout).__name__
+                raise ValueError(f"this {kind} was taken back before, and has drained: make a new one")
         added = add_made(self.engine, made)
         self.callouts |= {one.name: one.callout for one in added}
         return added
@@ -101,6 +110,8 @@ class Runner:
         """Take one out of force; it drains."""
         if self.callouts.get(added.name) is added.callout:
             del self.callouts[added.name]
+        if added.callout.drains:
+            self._spent.append(added.callout)
         added.retire()
 
     def go_down(self, token: object, mode: str) -> None:
