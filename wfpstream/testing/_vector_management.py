@@ -219,7 +219,6 @@ MANAGEMENT_OPERATIONS: dict[str, Operation] = {
     "FwpmSubLayerAdd0": sub_layer_add,
     "FwpmSubLayerDeleteByKey0": _by_key("sub_layer_delete_by_key"),
     "FwpmCalloutAdd0": callout_add,
-    "FwpmCalloutDeleteByKey0": _by_key("callout_delete_by_key"),
     "FwpmProviderContextAdd0": provider_context_add,
     "FwpmProviderContextDeleteByKey0": _by_key("provider_context_delete_by_key"),
     "FwpmFilterAdd0": filter_add,

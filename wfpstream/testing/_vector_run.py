@@ -30,7 +30,7 @@ from ._world import Act, Connect, Fin, Reset, Send, Side, Step, Wait, Window, Wo
 STIMULI = ("send", "receive", "fin", "reset", "window", "wait", "do", "connect")
 ENTRIES = ("call", "completion", "flowDelete", "notify", "note")
 _RANDOM_CUTS = 24
-_OPERATIONS = OPERATIONS | API_OPERATIONS | MANAGEMENT_OPERATIONS | LAYER_OPERATIONS
+ALL_OPERATIONS = OPERATIONS | API_OPERATIONS | MANAGEMENT_OPERATIONS | LAYER_OPERATIONS
 
 
 def can_run(case: VectorCase, world: World) -> bool:
@@ -149,7 +149,7 @@ class _Play:
             name = operation["op"]
             try:
                 who = self._callout(operation.get("by")) if "by" in operation or by is None else by
-                status = _OPERATIONS[name](self.scene, who, call, operation)
+                status = ALL_OPERATIONS[name](self.scene, who, call, operation)
             except Exception as error:
                 # An error of the vector's or of ours would be V-40 inside a callback, and so look like the engine's.
                 self.scene.problem(f"{name}: {error!r}")

@@ -15,9 +15,10 @@ from wfpstream.engine import EngineOptions, FilterEngine
 Side = Literal["client", "server"]
 Address = tuple[str, int]
 
-# What a world may lack (architecture section 5: capabilities); a case names what it needs. The last five are ours:
+# What a world may lack (architecture section 5: capabilities); a case names what it needs. The last six are ours:
 # a peer whose appetite is ruled (`Window`), time that passes at will (`Wait`), further connections (`Connect`),
-# connections that may come to nothing, and addresses at the case's own choice.
+# connections that may come to nothing, addresses at the case's own choice, and upstream connections that come back to
+# our own listener (`Connect.comes_back`).
 CAPABILITIES = frozenset(
     (
         "half_close",
@@ -29,6 +30,7 @@ CAPABILITIES = frozenset(
         "second_flow",
         "connection",
         "addresses",
+        "comes_back",
     )
 )
 
@@ -91,7 +93,8 @@ class Connect:
         server: what the client asks for.
         listener: where our proxy was reached.
         local: which side is the local host; None: the script's.
-        comes_back: it is the upstream leg of the connection before, which was redirected to our own listener.
+        comes_back: it is the upstream leg of the connection before, which was redirected to our own listener. Needs
+            `comes_back`.
     """
 
     client: Address | None = None
