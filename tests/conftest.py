@@ -13,6 +13,9 @@ from hypothesis import HealthCheck, settings
 
 from tests.support.system import require, require_root
 
+# Runs of pytest inside a test: how our plugin is tested.
+pytest_plugins = ("pytester",)
+
 settings.register_profile("default", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.register_profile(

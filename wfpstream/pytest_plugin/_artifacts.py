@@ -36,12 +36,13 @@ def reproducing_command(item: pytest.Item, settings: Settings) -> str:
 
 def trace_of(watched: Watched) -> list[str]:
     """The trace of one proxy or pair, as lines that are safe to show."""
+    from wfpstream.observe import safe_text
     from wfpstream.testing import trace_lines
 
     lines = trace_lines(watched.entries, with_time=watched.kind == "pair")
     if watched.recorder.lost:
         lines.append(f"({watched.recorder.lost} later entries were not kept)")
-    return lines
+    return [safe_text(line) for line in lines]
 
 
 def write_artifacts(

@@ -84,12 +84,11 @@ def _describe(event: dict[str, Any]) -> str:
     from wfpstream.observe import safe_text
 
     who = " ".join(str(word) for word in (event.get("callout"), event.get("dir")) if word)
-    offset = f" at byte {event['offset']}" if event.get("offset") is not None else ""
+    at = f" at byte {event['offset']}" if event.get("offset") is not None else ""
     where = f", {event['where']}" if event.get("where") else ""
-    says = f"; {event['says']}" if event.get("says") else ""
-    documented = f" ({event['documented']})" if event.get("documented") else ""
-    head = f"{event['rule']} {who}{offset}{where}: "
-    return safe_text(f"{head}{event.get('text', '')}{says}{documented}")
+    documented = f" ({', '.join(event['documented'])})" if event.get("documented") else ""
+    rule = f". {event['says']}{documented}" if event.get("says") else ""
+    return safe_text(f"{event['rule']} {who}{at}{where}: {event.get('text', '')}{rule}")
 
 
 def _of_failure(item: pytest.Item, settings: Settings, watched: Sequence[Watched]) -> list[str]:

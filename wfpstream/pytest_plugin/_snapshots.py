@@ -81,7 +81,8 @@ def snapshot_of(item: pytest.Item, name: str) -> Snapshot:
     """The snapshot of a test; `name` tells several of one test apart."""
     _, _, rest = item.nodeid.partition("::")
     of_test = f"{rest}--{name}" if name else rest
-    return Snapshot(item.path.parent / FOLDER / item.path.stem / f"{file_name(of_test)}.txt")
+    # Not ".txt": pytest takes test*.txt for doctests.
+    return Snapshot(item.path.parent / FOLDER / item.path.stem / f"{file_name(of_test)}.trace")
 
 
 def _umask() -> int:

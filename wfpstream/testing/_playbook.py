@@ -91,6 +91,7 @@ class Playbook:
             AssertionError: something else happened; the first difference is marked with arrows.
             PlaybookError: a line cannot be done, for instance receiving where nothing has arrived.
         """
+        __tracebackhide__ = True  # where pytest shows tracebacks, the line of the test is what counts
         self.played = True
         recorder = self._pair.recorder
         assert recorder is not None
