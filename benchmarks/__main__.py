@@ -1,4 +1,4 @@
-"""`python -m benchmarks [engine|loopback|reload|replay]`: a text table per measurement; `--json FILE` keeps them."""
+"""`python -m benchmarks [engine|loopback|reload|replay|verify]`: a text table each; `--json FILE` keeps them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks import engine, loopback, reload, replay
+from benchmarks import engine, loopback, reload, replay, verify
 
 MEASUREMENTS = {
     "engine": engine.measure,
     "loopback": loopback.measure,
     "reload": reload.measure,
     "replay": replay.measure,
+    "verify": verify.measure,
 }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from wfpstream.callouts.monitor import Monitor
 from wfpstream.callouts.stream_edit import StreamEdit
-from wfpstream.engine import Endpoints, FilterEngine
+from wfpstream.engine import Endpoints, EngineOptions, FilterEngine
 from wfpstream.fwp import ActionType
 from wfpstream.fwps import Callout
 
@@ -40,9 +40,9 @@ def one_round(sub_layers: int, size: int) -> float:
     return cost_of_item([Inspector() for _ in range(sub_layers)], size)
 
 
-def cost_of_item(callouts: Sequence[Callout], size: int) -> float:
+def cost_of_item(callouts: Sequence[Callout], size: int, options: EngineOptions | None = None) -> float:
     """CPU microseconds per item of `size` bytes, both directions in turn, through the cycle every driver has."""
-    engine = FilterEngine(time.monotonic)
+    engine = FilterEngine(time.monotonic, options)
     for callout in callouts:
         engine.add_callout(callout)
     endpoints = Endpoints(client=("10.0.0.1", 40000), destination=("10.0.0.2", 80))

@@ -40,7 +40,7 @@ _LANGUAGES = {"python", "toml", "console", "json", "sh", "text", "c"}
 # Commands beside ours that a console block may have; they are not run.
 _FOREIGN = {"make", "curl", "printf", "nc", "python3", "tcpdump", "pip"}
 _FOREIGN |= {"install", "docker", "kubectl", "systemctl"}
-_HARMLESS = {"check", "show", "callouts", "ctl", "replay", "transparent"}
+_HARMLESS = {"check", "show", "callouts", "ctl", "replay", "transparent", "explain-status"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -265,6 +265,39 @@ def test_v_53_order_of_clones(in_order: bool) -> None:
     assert w.close() == ([] if in_order else [("V-53", w.injected_at)])
 
 
+@pytest.mark.parametrize(
+    ("pieces", "caught"),
+    [
+        ([b"first", b"second"], False),
+        ([b"second", b"first"], True),
+        ([b"second"], False),  # the first is kept back: that is its right
+        ([b"SECOND", b"FIRST"], False),  # changed: nothing can be said
+        ([b"b", b"a"], False),  # too short not to be alike by chance
+    ],
+)
+def test_v_53_order_of_copies(pieces: list[bytes], caught: bool) -> None:
+    """V-53, a hint, by content: a callout that copies and blocks (OOB-13) has no clones to compare."""
+    w = World(block, options=hints())
+    for piece in (b"first", b"second", b"a", b"b"):
+        w.send(piece)
+    for piece in pieces:
+        assert w.inject_bytes(SEND, piece) == SUCCESS
+    w.settle()
+    assert w.to_remote == b"".join(pieces)
+    assert w.close() == ([("V-53", w.injected_at)] if caught else [])
+
+
+def test_v_53_indications_that_are_alike() -> None:
+    """V-53: of equal pieces nobody can say which came first."""
+    w = World(block, options=hints())
+    for piece in (b"same", b"other", b"same"):
+        w.send(piece)
+    for piece in (b"other", b"same", b"same"):
+        assert w.inject_bytes(SEND, piece) == SUCCESS
+    w.settle()
+    assert w.close() == []
+
+
 @pytest.mark.parametrize(("port", "caught"), [(False, ["V-55"]), (True, [])])
 def test_v_55_condition_the_stream_layer_lacks(port: bool, caught: list[str]) -> None:
     """V-55: IP_PROTOCOL at STREAM is STATUS_FWP_CONDITION_NOT_FOUND (MGMT-9)."""

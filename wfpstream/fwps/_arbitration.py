@@ -154,7 +154,9 @@ class Arbitration:
         if rule is not None:
             text = f"{entry.name} answered {action_type:#x}"
             self.tell(rule, text, filter, entry)
-        if filter.filter_id not in self._struck:
+        if filter.filter_id in self._struck:
+            self._decide_for(filter)
+        else:
             self.decide(Decision(action, not rights & _WRITE, filter, entry))
 
     def tell(
@@ -178,7 +180,7 @@ class Arbitration:
             return
         self._struck.add(filter_id)
         if self.current is None or self.current[0].filter_id != filter_id:
-            self._decide_for(filter)  # else `_call` does, when the callout has returned
+            self._decide_for(filter)  # else it is done when the callout has returned
 
     def decide(self, decision: Decision) -> None:
         """A filter's decision; asked once more, its new one stands in the old one's place."""

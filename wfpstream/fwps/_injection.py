@@ -471,6 +471,8 @@ class Injector:
             self._lint_fin(call, lane, bool(own and frame is not None and frame.fin))
         if call.data_length and not own and not self._is_legal_occasion(lane):
             core.violation("V-21", "injection outside a classify after bytes were permitted here", lane)
+        if core.options.verify.hints and not lane.pended_buffers:
+            self.waterfall.order_hints.injected(lane, b"".join(nbl.tobytes() for nbl in chain_of(call.nbl)))
         several = any(sum(1 for _ in nbl.net_buffers()) > 1 for nbl in chain_of(call.nbl))
         if several and call.direction == rules.RECEIVE:
             core.violation("V-58", "inbound injection of a list with more than one NET_BUFFER", lane)

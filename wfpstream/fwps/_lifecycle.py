@@ -180,6 +180,7 @@ class Lifecycle:
             return
         if verify.hints:
             self._hint_at_lost_bytes(flow)
+            self.waterfall.order_hints.forget(lane for lanes in flow.lanes for lane in lanes)
         self.flow_ended(flow)
         self.contexts.delete_all(flow)
         flow.phase = ENDED

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from . import _stream_state as rules
 from ._classify import Classifier
+from ._order_hints import OrderHints
 from ._run import EMPTY_VIEW, Run
 from ._stream_state import IDLE
 
@@ -24,6 +25,7 @@ class Passage:
     def __init__(self, core: Core) -> None:
         self.core = core
         self.classifier = Classifier(core)
+        self.order_hints = OrderHints(core)
         self._flow: Flow | None = None
         self._direction = 0
         self._touched = 0

@@ -415,6 +415,8 @@ class Waterfall(Passage):
         with_fin = kind == DATA and self.core.options.fin_with_data and not remainder and lane.fin_queued
         destination = lane.stage.next_sub_layer if effect == rules.PERMIT else lane.stage.index + 1
         released: Run | None = None
+        if effect == rules.BLOCK and self.core.options.verify.hints:
+            self._note_blocked(lane, count)
         while count:
             if lane.queue[0].target > lane.stage.index:
                 released = None  # a run that bypasses keeps its place: the item ends before it
@@ -430,6 +432,15 @@ class Waterfall(Passage):
             released = self._release(flow, lane, run, destination, answer)
         if with_fin and not lane.visible:
             self._take_fin_along(flow, lane, effect, answer)
+
+    def _note_blocked(self, lane: Lane, count: int) -> None:
+        """For V-53: the bytes of one decision, before they go."""
+        pieces: list[memoryview] = []
+        for run in lane.queue:
+            if count and not run.fin and run.target <= lane.stage.index:
+                pieces.append(run.view[:count])
+                count -= len(pieces[-1])
+        self.order_hints.blocked(lane, pieces)
 
     def _see_fin(self, lane: Lane) -> None:
         """The FIN is shown on the bytes before it, and with it what was lost between (ARB-11)."""
