@@ -467,7 +467,7 @@ class FilterEngine:
         for flow in list(core.flows.values()):
             if flow.doomed is None:
                 self.fwps.waterfall.doom(flow, "stop")
-        core.settle()
+        core.settle_to_the_end()
         core.started = False
         self.fwps.report_left_behind()
         core.deliver_events()

@@ -6,7 +6,7 @@ run time is given to it when it is registered; nothing below knows this class.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -38,6 +38,9 @@ class Callout:
         filter_action: the filter type made for it: callout_unknown, callout_terminating, callout_inspection.
         flows_are_independent: what it does to a flow depends on that flow alone; if not, replay leaves the flows of
             a capture in one process.
+        output_depends_on: on what its output depends besides the bytes: "cuts" (segment borders), "order" (of the two
+            directions), "time"; `check_callout` compares only what agrees in these.
+        breaks_rules: V-* that it breaks on purpose, for `check_callout`.
         version: 2; 0 calls `classify_fn` without `classify_context` (CFN-17).
         fwps: the run time, set when registered.
     """
@@ -46,6 +49,8 @@ class Callout:
     flags: int = 0
     filter_action: str = "callout_unknown"
     flows_are_independent: bool = True
+    output_depends_on: Collection[str] = ()
+    breaks_rules: Collection[str] = ()
     version: int = 2
     name: str = ""
     fwps: RunTime

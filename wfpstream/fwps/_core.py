@@ -235,6 +235,12 @@ class Core:
             self.running = False
             self.deliver_events()
 
+    def settle_to_the_end(self) -> None:
+        """CMP-15 without its limit: no further turn is to come."""
+        self.settle()
+        while not self.running and (self.dirty or self.due or self.ending):
+            self.settle()
+
     def work(self) -> None:
         """The loop of `settle`, until nothing is left or this settling's callbacks are used up."""
         limit = self.options.callbacks_per_turn

@@ -1,0 +1,199 @@
+"""`check_callout`: does a callout keep the contract, and give the same bytes, however a stream reaches it?
+
+Owns the public functions and what their arguments mean. Searching, playing and reporting are its neighbours'.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+from wfpstream.engine import EngineOptions
+from wfpstream.fwps import Callout
+
+from ._check_judge import Expected, severities_from
+from ._check_mixtures import require_hypothesis
+from ._check_play import Callouts, Make
+from ._check_report import CheckReport, describe_failure
+from ._check_samples import SampleLike, sample_of, samples_of_words
+from ._check_search import search
+from ._check_trials import Found, Question, Trials
+from ._check_variation import DEPENDENCES, read_case
+
+EFFORT = 300
+MOST = 6
+
+
+class CheckFailed(AssertionError):
+    """A callout was found wanting; the text is the report.
+
+    Attributes:
+        report: what was found.
+    """
+
+    def __init__(self, report: CheckReport) -> None:
+        super().__init__(f"\n{report}")
+        self.report = report
+
+
+def check_callout(
+    callout: Callout | Sequence[Callout] | Callable[[], Callouts],
+    samples: Sequence[SampleLike] = (),
+    *,
+    words: Collection[bytes] = (),
+    expected: Expected | None = None,
+    depends_on: Collection[str] | None = None,
+    options: EngineOptions | None = None,
+    effort: int = EFFORT,
+    seed: int = 0,
+    most: int = MOST,
+    api_failures: bool = True,
+    repeat_fin: bool = False,
+    lint: bool = False,
+    ignore: Collection[str] = (),
+    case: str | None = None,
+) -> CheckReport:
+    """Run a callout over sample streams in every way they may come, and fail with the smallest case that goes wrong.
+
+    Each sample is first played the plain way: as it is given, everything at once, workers right behind. Then it is cut,
+    merged, ended early, reset, interleaved, slowed down, and the engine's freedoms are used: both readings of
+    countBytesRequired, early completions, queued delivery, workers as early or as late as possible or at any moment in
+    between. Whatever the way, both ends must get the bytes and ends of the plain way, and the verifier must find no
+    error and no warning (VRF-1). Where the callout or a side resets the connection, what has arrived until then must be
+    a beginning of it.
+
+    Args:
+        callout: a callout, several (asked in that order), or a function that makes them, or makes a function that adds
+            them to the engine it is given. Each run has its own: objects are copied, functions called again.
+        samples: what the two sides say: `Sample`, `bytes` (both send them) or a pair (client, server). Without any:
+            texts made of `words`, and plain ones.
+        words: what the callout looks for.
+        expected: `(direction, bytes sent) -> bytes that must arrive`; a callout that is always wrong in the same way is
+            caught by nothing else. The direction is "to_upstream" or "to_client".
+        depends_on: on what the output may depend besides the bytes: "cuts", "order" (of the two directions), "time".
+            None: what the callouts say themselves in `output_depends_on`.
+        options: engine options; those that a check varies are set by it.
+        effort: how many cases to play, about. The default takes a few seconds.
+        seed: of the mixtures: same seed, same cases.
+        most: problems after which it is enough.
+        api_failures: also make each API call fail, one call site after the other.
+        repeat_fin: also indicate a FIN twice, which WFP does not promise never to do (IND-20).
+        lint: lint findings count as well.
+        ignore: rules that do not count, besides those the callouts break on purpose (`breaks_rules`).
+        case: play this case alone, as a report gives it.
+
+    Returns:
+        The report of a check that found nothing.
+
+    Raises:
+        CheckFailed: something is wrong.
+        HypothesisMissing: hypothesis is not installed (extra `test`).
+        ValueError: a sample, a case or a dependence that is none.
+    """
+    report = examine_callout(
+        callout,
+        samples,
+        words=words,
+        expected=expected,
+        depends_on=depends_on,
+        options=options,
+        effort=effort,
+        seed=seed,
+        most=most,
+        api_failures=api_failures,
+        repeat_fin=repeat_fin,
+        lint=lint,
+        ignore=ignore,
+        case=case,
+    )
+    if not report.passed:
+        raise CheckFailed(report)
+    return report
+
+
+def examine_callout(
+    callout: Callout | Sequence[Callout] | Callable[[], Callouts],
+    samples: Sequence[SampleLike] = (),
+    *,
+    words: Collection[bytes] = (),
+    expected: Expected | None = None,
+    depends_on: Collection[str] | None = None,
+    options: EngineOptions | None = None,
+    effort: int = EFFORT,
+    seed: int = 0,
+    most: int = MOST,
+    api_failures: bool = True,
+    repeat_fin: bool = False,
+    lint: bool = False,
+    ignore: Collection[str] = (),
+    case: str | None = None,
+) -> CheckReport:
+    """`check_callout` that returns its report, whatever is in it."""
+    require_hypothesis()
+    make = _factory(callout)
+    subject = _subject(make)
+    listed = [sample_of(given, number) for number, given in enumerate(samples, 1)]
+    if words or not listed:
+        listed += samples_of_words(words)
+    depends = subject.depends_on if depends_on is None else frozenset(depends_on)
+    unknown = depends - DEPENDENCES.keys()
+    if unknown:
+        raise ValueError(f"depends_on: {min(unknown)!r} is none of {', '.join(sorted(DEPENDENCES))}")
+    question = Question(
+        make,
+        tuple(listed),
+        _watched(options),
+        expected,
+        depends,
+        severities_from(lint, subject.breaks_rules | frozenset(ignore)),
+        repeat_fin,
+        api_failures,
+    )
+    report = CheckReport(subject.name)
+    if depends:
+        report.notes.append(f"its output may depend on: {', '.join(sorted(depends))}")
+    if subject.breaks_rules:
+        report.notes.append(f"it breaks on purpose: {', '.join(sorted(subject.breaks_rules))}")
+    trials = Trials(question)
+    if case is not None:
+        variation = read_case(case, listed)
+        found = [Found(problem, variation) for problem in trials.problems(variation)]
+    else:
+        found = search(trials, effort, seed, most)
+    report.runs = trials.runs
+    report.api_sites = len(trials.sites)
+    report.failures = [describe_failure(trials, each, listed) for each in found]
+    return report
+
+
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """What is known of the callouts before they are run."""
+
+    name: str
+    depends_on: frozenset[str]
+    breaks_rules: frozenset[str]
+
+
+def _factory(callout: Callout | Sequence[Callout] | Callable[[], Callouts]) -> Make:
+    if not isinstance(callout, Callout) and callable(callout):
+        return callout
+    return lambda: copy.deepcopy(callout)
+
+
+def _subject(make: Make) -> _Subject:
+    made = make()
+    callouts = [made] if isinstance(made, Callout) else [] if callable(made) else list(made)
+    names = [callout.name or type(callout).__name__ for callout in callouts]
+    return _Subject(
+        ", ".join(names) or "callouts",
+        frozenset().union(*(callout.output_depends_on for callout in callouts)),
+        frozenset().union(*(callout.breaks_rules for callout in callouts)),
+    )
+
+
+def _watched(options: EngineOptions | None) -> EngineOptions:
+    watched = copy.deepcopy(options) if options is not None else EngineOptions()
+    watched.verify.level = "warn"
+    return watched
