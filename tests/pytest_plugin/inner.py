@@ -16,7 +16,7 @@ import pytest
 from wfpstream import pytest_plugin
 from wfpstream.callouts import BUILT_IN, find_callout
 
-__all__ = ["run", "text_of"]
+__all__ = ["LEAKING", "QUIET", "run", "text_of"]
 
 for _path in Path(pytest_plugin.__file__).parent.glob("_*.py"):
     import_module(f"{pytest_plugin.__name__}.{_path.stem}")
@@ -24,7 +24,7 @@ for _name in BUILT_IN:
     find_callout(_name)
 
 # pytest-asyncio has its opinion of a session that does not say this.
-_QUIET = ("-o", "asyncio_default_fixture_loop_scope=function") if find_spec("pytest_asyncio") else ()
+QUIET = ("-o", "asyncio_default_fixture_loop_scope=function") if find_spec("pytest_asyncio") else ()
 
 # What a leaking callout looks like, for the tests that want one.
 LEAKING = """
@@ -51,7 +51,7 @@ class Breaking(Callout):
 def run(pytester: pytest.Pytester, source: str, *arguments: str, prelude: str = LEAKING) -> pytest.RunResult:
     """Run a file of tests (beside what is in `prelude`), with the plugin's command line options."""
     pytester.makepyfile(test_inner=f"{dedent(prelude)}\n\n{dedent(source)}")
-    return pytester.runpytest_inprocess("-p", "no:cacheprovider", "-p", "no:xdist", *_QUIET, *arguments)
+    return pytester.runpytest_inprocess("-p", "no:cacheprovider", "-p", "no:xdist", *QUIET, *arguments)
 
 
 def text_of(result: pytest.RunResult) -> str:

@@ -6,6 +6,7 @@ Owns when things are said and checked. It must import nothing but pytest at its 
 from __future__ import annotations
 
 from collections.abc import Generator
+from typing import Any, Protocol
 
 import pytest
 
@@ -13,11 +14,20 @@ __all__ = [
     "pytest_addoption",
     "pytest_assertrepr_compare",
     "pytest_configure",
+    "pytest_configure_node",
     "pytest_runtest_call",
     "pytest_runtest_makereport",
     "pytest_runtest_setup",
     "pytest_terminal_summary",
 ]
+
+
+class WorkerController(Protocol):
+    """What xdist tells of a worker."""
+
+    config: pytest.Config
+    workerinput: dict[str, Any]
+
 
 _OURS = frozenset(("wfp_pair", "wfp_proxy", "wfp_proxy_session"))
 
@@ -34,6 +44,14 @@ def pytest_configure(config: pytest.Config) -> None:
     from ._options import configure
 
     configure(config)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: WorkerController) -> None:
+    """xdist: a worker is about to start."""
+    from ._options import tell_worker
+
+    tell_worker(node.config, node.workerinput)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -16,7 +16,7 @@ import pytest
 if TYPE_CHECKING:
     from wfpstream.testing import Chop
 
-__all__ = ["MARKER", "Settings", "add_options", "arguments_of", "configure", "settings_of"]
+__all__ = ["MARKER", "Settings", "add_options", "arguments_of", "configure", "settings_of", "tell_worker"]
 
 MARKER = "wfpstream"
 LEVELS = ("off", "warn", "strict")
@@ -27,6 +27,7 @@ _MARKER_LINE = (
 )
 _MARKER_KEYS = ("seed", "chop", "verify", "leaks")
 _MOST = 2**63
+_TOLD = "wfp_seed"
 
 
 class Settings(NamedTuple):
@@ -60,7 +61,7 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption(
         "--wfp-chop",
         type=_chop,
-        default="off",
+        default=None,  # a text would be checked, for which a good part of the package is loaded
         metavar="CHOP",
         help="cut what the ends send into segments: off, random, N or A-B bytes (default: off)",
     )
@@ -86,10 +87,18 @@ def add_options(parser: pytest.Parser) -> None:
 
 
 def configure(config: pytest.Config) -> None:
-    """Declare the marker, and decide on a random seed once, before worker processes get their copy of the options."""
+    """Declare the marker, and decide on a random seed; xdist's workers have the one of their controller."""
     config.addinivalue_line("markers", _MARKER_LINE)
-    if config.option.wfp_seed == "random":
+    told = getattr(config, "workerinput", {}).get(_TOLD)
+    if told is not None:
+        config.option.wfp_seed = told
+    elif config.option.wfp_seed == "random":
         config.option.wfp_seed = secrets.randbelow(2**31)
+
+
+def tell_worker(config: pytest.Config, workerinput: dict[str, Any]) -> None:
+    """What a worker process of xdist must not decide for itself."""
+    workerinput[_TOLD] = config.option.wfp_seed
 
 
 def settings_of(owner: pytest.Item | pytest.Config) -> Settings:
@@ -103,7 +112,7 @@ def settings_of(owner: pytest.Item | pytest.Config) -> Settings:
     option = owner.config.option if isinstance(owner, pytest.Item) else owner.option
     said: dict[str, Any] = {
         "seed": option.wfp_seed,
-        "chop": option.wfp_chop,
+        "chop": option.wfp_chop or "off",
         "verify": option.wfp_verify,
         "leaks": True,
     }
