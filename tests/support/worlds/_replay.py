@@ -38,7 +38,7 @@ class ReplayWorld:
     """A capture of what both sides say, each step a few microseconds after the one before."""
 
     name = "replay"
-    capabilities = frozenset(("half_close", "reset", "urgent", "virtual_time", "second_flow"))
+    capabilities = frozenset(("half_close", "reset", "urgent", "virtual_time", "second_flow", "connection"))
 
     def run(self, script: WorldScript) -> WorldOutcome:
         """Play the script."""
