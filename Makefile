@@ -11,8 +11,10 @@ CANDIDATES := $(PYTHON) python3 python3.11 python3.12 python3.13 python3.14 pyth
 # What `make test` hands to pytest: `make test PYTEST_ARGS="-x tests/fwps"` replaces it.
 PYTEST_ARGS ?= -n auto --dist loadfile
 BENCH_ARGS ?=
+RUNS ?= 500
+FIRST ?= 1
 
-.PHONY: help venv demo test long churn check format bench dist clean
+.PHONY: help venv demo test long churn flake check format bench dist clean
 .DEFAULT_GOAL := help
 
 help:
@@ -20,6 +22,7 @@ help:
 	@echo 'make test    the tests (no root, no other program needed); PYTEST_ARGS=...'
 	@echo 'make long    all tests, the long ones and the deep property profiles included'
 	@echo 'make churn   1 GiB each way through the proxy while its rules change; CHURN_MIB=... CHURN_SEED=...'
+	@echo 'make flake   the pytest plugin'"'"'s own tests many times, in random order; RUNS=500 FIRST=1'
 	@echo 'make check   ruff check, ruff format --check, mypy'
 	@echo 'make format  let ruff format and fix'
 	@echo 'make bench   the benchmarks; BENCH_ARGS=...'
@@ -60,6 +63,9 @@ long: $(STAMP)
 
 churn: $(STAMP)
 	$(BIN)/python -m pytest -m long -s tests/transport/test_churn.py tests/system/test_churn.py
+
+flake: $(STAMP)
+	$(BIN)/python -m tests.flake --runs $(RUNS) --first $(FIRST)
 
 check: $(STAMP)
 	$(BIN)/ruff check .
