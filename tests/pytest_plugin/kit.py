@@ -51,6 +51,11 @@ class Upstream:
         proxy.wait_flow(established + 1)
         return Pair(client, server)
 
+    def pair_without_waiting(self, proxy: WfpProxy) -> Pair:
+        """As `pair`, on a thread with an event loop: the proxy may not know of it yet."""
+        client = self.connect(proxy)
+        return Pair(client, self.accept())
+
     def keep(self, sock: socket.socket) -> socket.socket:
         sock.settimeout(LIMIT)
         self._open.append(sock)
@@ -89,6 +94,15 @@ def read_all(sock: socket.socket) -> tuple[bytes, str]:
         if not piece:
             return bytes(data), "fin"
         data += piece
+
+
+def is_turned_away(proxy: WfpProxy) -> bool:
+    """Whether a new client is reset; that may be faster than its `connect` returns."""
+    try:
+        with socket.create_connection(proxy.address, LIMIT) as client:
+            return read_all(client) == (b"", "reset")
+    except ConnectionResetError:
+        return True
 
 
 def works(pair: Pair) -> None:

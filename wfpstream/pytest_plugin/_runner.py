@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import trio
 
-from wfpstream.engine import FilterEngine, describe_flow
+from wfpstream.engine import FilterEngine, describe_flow_in_depth
 from wfpstream.transport import Proxy, serve_proxy
 
 from ._callouts import MadeCallout, add_made
@@ -166,13 +166,18 @@ class Runner:
 
     def busy(self) -> list[str]:
         """What there is to do, one line each."""
-        reasons = self.proxy.unfinished()
         now = self.engine.now()
-        for flow in self.engine.flows:
-            described = describe_flow(flow, now)
-            for direction in ("to_client", "to_upstream"):
-                counts = described[direction]
-                kept = counts["held"] + counts["unsent"] + counts["pended"]
-                if kept or counts["state"] in ("deferred", "paused"):
-                    reasons.append(f"flow {flow.number} {direction}: {kept} bytes held, {counts['state']}")
-        return reasons
+        flows = [describe_flow_in_depth(flow, now) for flow in self.engine.flows]
+        kept = [line for flow in flows for way in ("to_client", "to_upstream") for line in _kept(flow, way)]
+        return self.proxy.unfinished() + kept
+
+
+def _kept(flow: dict[str, Any], way: str) -> list[str]:
+    """What a direction of a flow (as `describe_flow_in_depth` has it) holds back, as one line, or none."""
+    counts, stages = flow[way], [stage[way] for stage in flow["stages"]]
+    size = counts["held"] + counts["unsent"] + counts["pended"]
+    what = [f"{size} bytes held"] if size else []
+    what += ["its end held"] if any(stage["fin_pended"] for stage in stages) else []
+    what += ["an injection under way"] if any(stage["uncompleted"] for stage in stages) else []
+    what += [counts["state"]] if counts["state"] in ("deferred", "paused") else []
+    return [f"flow {flow['id']} {way}: {', '.join(what)}"] if what else []

@@ -54,7 +54,8 @@ def hold_port(listening: socket.socket) -> socket.socket:
         OSError: the port cannot be held.
     """
     guard = _beside(listening)
-    # With neither it conflicts with whoever wants the port.
+    # Without either it conflicts with whoever wants the port. It stays without the second to its end: most servers
+    # ask for that, and may share a port with a socket that does too and does not listen.
     guard.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
     guard.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
     return guard
@@ -66,7 +67,6 @@ def listen_again(guard: socket.socket, backlog: int) -> socket.socket:
     Raises:
         OSError: it cannot be listened on; the guard stays.
     """
-    guard.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock = _beside(guard)
     try:
         sock.listen(backlog)
@@ -79,7 +79,9 @@ def listen_again(guard: socket.socket, backlog: int) -> socket.socket:
 
 
 def _beside(other: socket.socket) -> socket.socket:
-    """A socket bound where another one is: both must ask for it while it is done."""
+    """A socket bound where another one is. Both must ask for it (SO_REUSEPORT) while it is done; and beside connections
+    that were accepted there it must have what those have (SO_REUSEADDR).
+    """
     sock = socket.socket(other.family, socket.SOCK_STREAM)
     try:
         v6_only = None
