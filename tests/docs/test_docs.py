@@ -1,7 +1,8 @@
 """README and docs/: every example runs, every link leads somewhere, generated pages say what the code says.
 
 A page's Python blocks run one after the other in one namespace, like a reader who follows the page; a block that
-begins with `# file: NAME` is also written to that file, where later blocks find it. Of console blocks, our own
+begins with `# file: NAME` is also written to that file, where later blocks find it; if that is `test_*.py` or
+`conftest.py`, pytest runs it instead. Of console blocks, our own
 commands are run where that is harmless, and read as far as an engine where it is not. Where they replay captures,
 there is a small one: `traffic.pcap`, a request for the weather and its answer.
 """
@@ -22,6 +23,7 @@ import pytest
 from docs._generate import DOCS, PAGES
 from docs._generate.names import find_faults, read_groups
 from tests.cli.in_memory import running_in_memory
+from tests.pytest_plugin.inner import QUIET
 from tests.replay.kit import Capture, close
 from wfpstream.cli import _proxy as cli_proxy
 from wfpstream.cli import main
@@ -39,7 +41,7 @@ _FILE = re.compile(r"(?:#|//) file: (\S+)\n")
 _LANGUAGES = {"python", "toml", "console", "json", "sh", "text", "c"}
 # Commands beside ours that a console block may have; they are not run.
 _FOREIGN = {"make", "curl", "printf", "nc", "python3", "tcpdump", "pip"}
-_FOREIGN |= {"install", "docker", "kubectl", "systemctl"}
+_FOREIGN |= {"install", "docker", "kubectl", "systemctl", "pytest", "python"}
 _HARMLESS = {"check", "show", "callouts", "ctl", "replay", "transparent", "explain-status"}
 
 
@@ -55,6 +57,11 @@ class Block:
     def file(self) -> str | None:
         found = _FILE.match(self.text)
         return found[1] if found else None
+
+    @property
+    def is_for_pytest(self) -> bool:
+        """A file of tests, or of their fixtures."""
+        return self.file is not None and (self.file.startswith("test_") or self.file == "conftest.py")
 
 
 def blocks_of(page: str) -> list[Block]:
@@ -109,9 +116,21 @@ def test_python(page: str, folder: Path) -> None:
     write_files(blocks, folder)
     namespace: dict[str, Any] = {"__name__": "example"}
     for block in blocks:
-        if block.language == "python":
+        if block.language == "python" and not block.is_for_pytest:
             source = "\n" * block.line + block.text
             exec(compile(source, str(ROOT / page), "exec"), namespace)
+
+
+@pytest.mark.parametrize("page", [name for name in NAMES if any(b.is_for_pytest for b in blocks_of(name))])
+def test_tests(page: str, pytester: pytest.Pytester) -> None:
+    """The tests of a page pass, with snapshots that were written by a run before."""
+    blocks = blocks_of(page)
+    write_files(blocks, pytester.path)
+    if any("assert_snapshot" in block.text for block in blocks if block.is_for_pytest):
+        assert pytester.runpytest_inprocess("--wfp-update-snapshots", *QUIET).ret == 0
+    result = pytester.runpytest_inprocess(*QUIET)
+    assert result.ret == 0
+    assert "passed" in result.parseoutcomes()
 
 
 @pytest.mark.parametrize("page", NAMES)
