@@ -66,7 +66,6 @@ class Scene:
         layer: the stream layer of that connection.
         classifying: flows of which a stream classify runs.
         open_injections: per callout and accepted injection, the NBLs whose completion is due.
-        scratch: what operations keep between calls.
         filters: the callouts of connection layers by the filters through which they were asked.
         undo: takes away what operations added, oldest first.
     """
@@ -86,7 +85,6 @@ class Scene:
     layer: int = 0
     classifying: set[int] = field(default_factory=set)
     open_injections: dict[tuple[str, int], int] = field(default_factory=dict)
-    scratch: dict[str, Any] = field(default_factory=dict)
 
     @property
     def fwps(self) -> RunTime:
