@@ -77,7 +77,8 @@ class FaultResult:
         what: the plan, in words.
         failed: the calls that failed.
         fate: what became of the connection; None when the run raised.
-        violations: rule ids the verifier told that it does not tell without failures; leaks are among them.
+        violations: rule ids the verifier told that it does not tell without failures; leaks are among them, lint
+            (severity L) is not.
         where: a line for each of those violations.
         error: what the run raised, in a line.
         start_failed: what the driver's start raised, in a line: it refused to start, which is no fault by itself.
@@ -275,7 +276,7 @@ def _judged(
 
 
 def _violations(outcome: WorldOutcome) -> list[dict[str, Any]]:
-    return [event for event in outcome.events if event["event"] == "violation"]
+    return [event for event in outcome.events if event["event"] == "violation" and event["severity"] != "L"]
 
 
 def _line(error: Exception) -> str:
