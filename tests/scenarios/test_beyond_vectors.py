@@ -85,7 +85,7 @@ class BusyThreshold(Recording):
     [
         # 20 KiB fill it; 4 KiB left at each continue make room for four more pieces.
         (bytes(range(256)) * 1024, 4096, "BBBBB" + "DBBBB" * 14 + "DBBB" + "F"),
-        (bytes(range(250)) * 100, 1, "B" * 16_385 + "D" + "B" * (25_000 - 16_385) + "F"),
+        (bytes(range(250)) * 70, 1, "B" * 16_385 + "D" + "B" * (17_500 - 16_385) + "F"),
     ],
     ids=["4 KiB", "bytes"],
 )

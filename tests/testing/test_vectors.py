@@ -28,7 +28,6 @@ from wfpstream.testing import (
     vectors_schema,
 )
 from wfpstream.testing._vector_compare import compare
-from wfpstream.testing._vector_editors import make_editor
 from wfpstream.testing._vector_scene import Scene
 from wfpstream.testing._vector_text import call_text, completion_text, decode_bytes, parse_answer, quoted
 from wfpstream.testing._vectors import parse_vector
@@ -174,6 +173,37 @@ def test_calls_the_script_does_not_know_get_the_default() -> None:
     assert problems_of(body | {"callouts": [{"name": "A"}]}) != []
 
 
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        (made({"send": "a", "receive": "b"}), ValueError),
+        (made({"expect": []}), ValueError),
+        (made({"send": "a", "expect": [{"call": "B(S1 'a')", "answer": "P 0"}]}), KeyError),
+        (made({"send": "a", "expect": [{"of": "A"}]}), ValueError),
+        (made({"send": 7}), ValueError),
+        (made({"fin": "middle"}), KeyError),
+        (made({"send": "a"}, options={"need_less_mode": "x"}), AttributeError),
+        (
+            made({"send": "a"}, callouts=[{"name": "A", "edit": {"style": "Q", "find": "", "replace": ""}}]),
+            KeyError,
+        ),
+    ],
+    ids=[
+        "two stimuli",
+        "none",
+        "unknown callout",
+        "no entry",
+        "no bytes",
+        "no side",
+        "no option",
+        "no style",
+    ],
+)
+def test_a_vector_that_is_not_sound_is_refused(body: Body, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        problems_of(body)
+
+
 # --- cuts -------------------------------------------------------------------------------------------------
 
 
@@ -220,11 +250,6 @@ def test_editors_replace_at_any_cuts(style: str, data: st.DataObject) -> None:
         end={"local": {"data": "".join(pieces).replace(find, "-"), "fin": True}},
     )
     assert problems_of(body) == []
-
-
-def test_an_editor_of_no_style() -> None:
-    with pytest.raises(KeyError):
-        make_editor({"style": "Q", "find": "a", "replace": "b"})
 
 
 # --- what is written --------------------------------------------------------------------------------------
