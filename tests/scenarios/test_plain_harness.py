@@ -15,6 +15,7 @@ from uuid import NAMESPACE_OID, UUID, uuid5
 
 import pytest
 
+from tests.scenarios.plain_editors import PlainEditor
 from wfpstream import fwpm
 from wfpstream.engine import EngineOptions
 from wfpstream.fwp import ActionType, NtStatus
@@ -66,6 +67,11 @@ def bits(names: list[str]) -> int:
     return sum(int(StreamFlags[name]) for name in names)
 
 
+def editor_of(edit: Body) -> PlainEditor:
+    find, replace = bytes_of(edit["find"]), bytes_of(edit["replace"])
+    return PlainEditor(edit["style"], find, replace, edit.get("asks", len(find)))
+
+
 class Driver:
     """The driver that plays one case: its callouts, what they live through, and the clones they own."""
 
@@ -87,6 +93,7 @@ class Driver:
         self.ids: dict[str, int] = {}
         self.clones: dict[str, Any] = {}
         self.deferred: dict[str, int] = {}
+        self.editors = {spec["name"]: editor_of(spec["edit"]) for spec in body["callouts"] if "edit" in spec}
         self.first = body["callouts"][0]["name"]
         self.undo: list[Callable[[], object]] = []
         self.handle = self.fwps.injection_handle_create(0, 1)[1]
@@ -142,11 +149,24 @@ class Driver:
             self.lines.append(call_line(name, flags, data, packet.missed_bytes, out.flags))
             default: Body = {"answer": "P 0"}
             entry = self.answers[name].popleft() if self.answers[name] else default
+            if name in self.editors:
+                entry = self._edit(name, flags, data, out.flags)
             for operation in entry.get("do", ()):
                 self.operate(operation, name, packet)
             self._answer(name, str(entry["answer"]), packet, out)
 
         return classify
+
+    def _edit(self, name: str, flags: int, data: bytes, out_flags: int) -> Body:
+        injected, answer = self.editors[name].decide(
+            bool(flags & 1),
+            data,
+            fin=bool(flags & FIN_BITS),
+            abort=bool(flags & ABORT_BITS),
+            last=bool(out_flags & 4),
+        )
+        texts = [one.decode("latin-1") for one in injected]
+        return {"do": [{"op": "FwpsStreamInjectAsync0", "data": text} for text in texts], "answer": answer}
 
     def _answer(self, name: str, answer: str, packet: Any, out: Any) -> None:
         word, _, number = answer.partition(" ")
@@ -300,7 +320,7 @@ def play(body: Body) -> list[str]:
         for _ in range(step.get("times", 1)):
             driver.lines.clear()
             driver.play(step)
-            if driver.lines != [expected_line(entry) for entry in step.get("expect", ())]:
+            if "expect" in step and driver.lines != [expected_line(entry) for entry in step["expect"]]:
                 problems.append(f"step {number}: {driver.lines}")
         problems += check_ends(driver, step, f"step {number}", resetting)
     nothing = {"data": "", "fin": False, "reset": False}
@@ -328,10 +348,20 @@ def is_known(operation: Body) -> bool:
 
 def is_plain(body: Body) -> bool:
     """Whether this harness knows all that the case needs."""
-    simple = {"name", "filter", "sublayer", "context"}
-    beyond = {"cuts", "filters", "setup", "connect"} & body.keys()
+    simple = {"name", "filter", "sublayer", "context", "edit"}
+    beyond = {"filters", "setup", "connect"} & body.keys()
     callouts = bool(body["callouts"]) and all(spec.keys() <= simple for spec in body["callouts"])
     return not beyond and callouts and all(map(is_known, operations_of(body)))
+
+
+def bytewise(body: Body) -> Body:
+    """One of the ways in which a case with `cuts` may be cut."""
+    steps = []
+    for step in body["steps"]:
+        kind = next(iter(step))
+        pieces = list(bytes_of(step[kind]).decode("latin-1")) if kind in ("send", "receive") else [step[kind]]
+        steps += [step | {kind: piece} for piece in pieces]
+    return body | {"steps": steps}
 
 
 def plain_cases() -> list[Any]:
@@ -353,6 +383,8 @@ CASES = plain_cases()
 @pytest.mark.parametrize("body", CASES)
 def test_a_harness_that_knows_only_the_page_plays(body: Body) -> None:
     assert play(body) == []
+    if "cuts" in body:
+        assert play(bytewise(body)) == []
 
 
 def test_it_plays_most_of_the_stream_layer() -> None:
