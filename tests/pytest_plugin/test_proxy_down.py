@@ -20,7 +20,7 @@ from tests.pytest_plugin.kit import (
 )
 from wfpstream.pytest_plugin import ProxyFactory, WfpProxy
 
-SOON = 2.0
+SOON = 5.0
 MODES = ["refuse", "accept_rst", "blackhole"]
 
 

@@ -33,7 +33,7 @@ from wfpstream.fwps import Callout, OutOfBandCallout, Worker
 from wfpstream.pytest_plugin import ProxyFactory, WfpProxy
 
 # No call may take so long, whatever the machine is doing; each takes 1 to 3 ms on an idle one.
-SOON = 2.0
+SOON = 5.0
 
 RECOVERABLE = [
     "latency,delay=20ms",
