@@ -163,6 +163,52 @@ def test_a_failure_in_the_setup_of_another_fixture_and_in_a_teardown_leave_them_
     assert len(list((pytester.path / "kept").glob("*/pair-1.pcapng"))) == 2
 
 
+def test_a_test_that_runs_again_begins_anew(pytester: pytest.Pytester) -> None:
+    """As plugins that repeat failed tests do it: the same item once more."""
+    pytester.makeconftest(
+        """
+        from _pytest.runner import runtestprotocol
+
+        def pytest_runtest_protocol(item, nextitem):
+            runtestprotocol(item, nextitem=None, log=False)
+            item._initrequest()
+        """
+    )
+    source = """
+    def test_it(wfp_pair, wfp_clock, wfp_trace):
+        assert wfp_clock.now == 0
+        wfp_pair().client.send(b"x")
+        wfp_clock.advance(3)
+        assert wfp_trace.lines == []
+    """
+    result = run(pytester, source, "--wfp-artifacts=kept")
+    result.assert_outcomes(failed=1)
+    assert "Left contains 2 more items, first extra item: \">> client b'x'\"" in text_of(result)
+    assert [name for name in artifacts(pytester) if name.endswith(".pcapng")] == ["pair-1.pcapng"]
+
+
+def test_what_was_recorded_is_let_go_with_the_test(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(
+        """
+        import gc
+        from wfpstream.testing import Recorder
+
+        def pytest_sessionfinish():
+            gc.collect()
+            print("recorders:", sum(isinstance(one, Recorder) for one in gc.get_objects()))
+        """
+    )
+    source = """
+    import pytest
+
+    @pytest.mark.parametrize("n", range(3))
+    def test_it(wfp_pair, wfp_proxy, n):
+        wfp_pair(["monitor,log=none"]).client.send(b"x")
+        wfp_proxy(("127.0.0.1", 1))
+    """
+    assert "recorders: 0" in text_of(run(pytester, source, "-s"))
+
+
 def test_two_proxies_and_a_pair_have_files_of_their_own(pytester: pytest.Pytester) -> None:
     source = """
     def test_it(wfp_proxy, wfp_pair):

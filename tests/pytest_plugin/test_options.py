@@ -190,3 +190,25 @@ def test_a_session_without_our_fixtures_says_and_loads_nothing(
     result = pytester.runpytest_subprocess("-p", "wfpstream.pytest_plugin")
     result.assert_outcomes(passed=1)
     assert "wfpstream:" not in text_of(result)
+
+
+@pytest.mark.parametrize("style", ["asyncio", "trio"])
+def test_strict_holds_for_async_tests_too(pytester: pytest.Pytester, style: str) -> None:
+    source = f"""
+    @pytest.mark.{style}
+    @pytest.mark.wfpstream(verify="strict")
+    async def test_it(wfp_pair):
+        wfp_pair([Breaking()], policy={{"on_callout_error": "permit"}}).client.send(b"abc")
+    """
+    result = run(pytester, source)
+    result.assert_outcomes(failed=1)
+    assert WHAT in text_of(result)
+
+
+def test_a_chop_holds_for_live_proxies_too(pytester: pytest.Pytester) -> None:
+    source = LIVE.replace("[Breaking()]", '["monitor,log=none"]') + (
+        '        cuts = [event["len"] for event in proxy.events if event["event"] == "indicate"]\n'
+        "        assert cuts[:3] == [1, 1, 1]\n"
+    )
+    run(pytester, source, "--wfp-chop=1").assert_outcomes(passed=1)
+    run(pytester, source).assert_outcomes(failed=1)

@@ -15,6 +15,7 @@ from ._hooks import (
     pytest_configure_node,
     pytest_runtest_call,
     pytest_runtest_makereport,
+    pytest_runtest_protocol,
     pytest_runtest_setup,
     pytest_terminal_summary,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "pytest_configure_node",
     "pytest_runtest_call",
     "pytest_runtest_makereport",
+    "pytest_runtest_protocol",
     "pytest_runtest_setup",
     "pytest_terminal_summary",
     "wfp_clock",

@@ -49,11 +49,12 @@ def wfp_pair(request: pytest.FixtureRequest) -> Iterator[PairFactory]:
 
 
 @pytest.fixture
-def wfp_clock(request: pytest.FixtureRequest) -> Clock:
+def wfp_clock(request: pytest.FixtureRequest) -> Iterator[Clock]:
     """The virtual time of this test's pairs: `wfp_clock.advance(0.3)`. Not for wfp_proxy, whose time is real."""
-    from ._pair_factory import clock_of
+    from ._pair_factory import clock_of, end_clock
 
-    return clock_of(request.node)
+    yield clock_of(request.node)
+    end_clock(request.node)
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ __all__ = [
     "pytest_configure_node",
     "pytest_runtest_call",
     "pytest_runtest_makereport",
+    "pytest_runtest_protocol",
     "pytest_runtest_setup",
     "pytest_terminal_summary",
 ]
@@ -67,6 +68,18 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     settings_of(item)
     refuse_mixed_worlds(item)
     begin_test(item)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Items live as long as the session: what a test has recorded goes with its last report."""
+    try:
+        return (yield)
+    finally:
+        if _is_watched(item):
+            from ._watched import end_test
+
+            end_test(item)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

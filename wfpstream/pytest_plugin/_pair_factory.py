@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from ._watched import Watched
 
-__all__ = ["Clock", "PairFactory", "clock_of"]
+__all__ = ["Clock", "PairFactory", "clock_of", "end_clock"]
 
 _FOREVER = 1e9
 
@@ -81,6 +81,12 @@ _CLOCK = pytest.StashKey[Clock]()
 def clock_of(node: pytest.Item) -> Clock:
     """The clock of a test."""
     return node.stash.setdefault(_CLOCK, Clock())
+
+
+def end_clock(node: pytest.Item) -> None:
+    """A test that runs again begins at 0."""
+    if _CLOCK in node.stash:
+        del node.stash[_CLOCK]
 
 
 class PairFactory:
@@ -157,5 +163,6 @@ class PairFactory:
             leaks = leaked_by(pair.driver.engine, watched.recorder) if settings.leaks else []
             complaints += [f"{watched.label} was left with: {line}" for line in leaks]
             complaints += told if settings.verify == "strict" and not leaks else []
+        end_clock(self._node)
         if complaints:
             pytest.fail("\n".join(complaints), pytrace=False)

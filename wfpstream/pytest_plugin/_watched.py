@@ -83,7 +83,11 @@ def watched_by(node: pytest.Item) -> list[Watched]:
 
 
 def begin_test(node: pytest.Item) -> None:
-    """What lives longer than a test counts anew; of earlier tests only flows that still live are kept."""
+    """What lives longer than a test counts anew; of earlier tests only flows that still live are kept.
+
+    So does the test itself: it may have run before, if a plugin repeats failed ones.
+    """
+    end_test(node)
     for one in node.config.stash.get(_OF_SESSION, []):
         one.recorder.forget_ended()
         one.since = len(one.recorder.entries)
@@ -92,4 +96,5 @@ def begin_test(node: pytest.Item) -> None:
 
 def end_test(node: pytest.Item) -> None:
     """Let go of what the test has made."""
-    node.stash.get(_OF_TEST, []).clear()
+    if _OF_TEST in node.stash:
+        del node.stash[_OF_TEST]
