@@ -20,6 +20,7 @@ from ._check_variation import Broken, Variation, pieces_of
 
 # Streams up to this many bytes are cut at every place; longer ones at places spread over them.
 _EVERY_PLACE = 64
+_MOST_PIECES = 128
 
 
 Key = tuple[str, str, str]
@@ -96,7 +97,7 @@ def everywhere(sample: Sample, step: int = 1) -> tuple[tuple[int, ...], tuple[in
 
 
 def _spread(length: int, step: int) -> tuple[int, ...]:
-    return tuple(range(step, min(length, 256 * step), step))
+    return tuple(range(step, min(length, _MOST_PIECES * step), step))
 
 
 _MODES: tuple[dict[str, Any], ...] = (

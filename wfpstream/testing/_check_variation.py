@@ -223,7 +223,9 @@ def read_case(text: str, samples: list[Sample]) -> Variation:
             sample = samples[0 if number is None else number]
         if "broken" in parts:
             parts["broken"] = Broken(*parts["broken"])
-        return Variation(sample, **{name: _frozen(value) for name, value in parts.items()})
+        case = Variation(sample, **{name: _frozen(value) for name, value in parts.items()})
+        pieces_of(case)  # what has a wrong shape shows here
+        return case
     except (ValueError, TypeError, AttributeError, IndexError) as error:
         raise ValueError(f"{text!r} is no case of this check: {error}") from None
 
