@@ -367,3 +367,14 @@ async def test_a_reset_upstream_is_no_clean_end_below_tls() -> None:
         assert (await read_all(client_socket))[1] == "reset"
     await trio.aclose_forcefully(client)
     assert_clean(engine)
+
+
+@bounded
+async def test_a_stopped_engine_ends_the_flows_of_its_drivers() -> None:
+    engine = make_engine(Probe())
+    async with relaying(engine) as (client, server):
+        await client.send_all(b"question")
+        assert await read_exactly(server, 8) == b"question"
+        engine.stop()
+        assert await read_all(client) == (b"", "fin")
+        assert await read_all(server) == (b"", "fin")

@@ -468,6 +468,7 @@ class FilterEngine:
             if flow.doomed is None:
                 self.fwps.waterfall.doom(flow, "stop")
         core.settle_to_the_end()
+        core.after_outside_call(None)  # the drivers of these flows hear that they are over
         core.started = False
         self.fwps.report_left_behind()
         core.deliver_events()

@@ -288,6 +288,8 @@ class _Play:
     def _is_at_rest(self) -> bool:
         """Everything sent has been read by who reads, to its end."""
         if self.engine.has_pending:
+            if not self._relaying:
+                self.engine.turn()  # nobody drives it any more
             return False
         flow = self._flow()
         if flow is None and self.engine.is_pended() and not self._ends["client"].reset:
