@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from tests.pytest_plugin.kit import Upstream, is_turned_away, read_exactly, took, works
 from wfpstream.pytest_plugin import ProxyClosed, ProxyFactory, WfpProxy
@@ -277,6 +278,19 @@ def test_waiting_may_be_cancelled_under_asyncio(wfp_proxy: ProxyFactory, upstrea
 
     under_asyncio(main)
     works(upstream.pair(proxy))
+
+
+def test_a_virtual_clock_is_refused_in_words(wfp_proxy: ProxyFactory, upstream: Upstream) -> None:
+    """It would let every timeout pass at once, or none ever."""
+    proxy = wfp_proxy(upstream.address)
+
+    async def main() -> None:
+        with pytest.raises(RuntimeError, match="leave mock_clock or autojump_clock out, or use wfp_pair"):
+            await proxy.wait_flow_async()
+        with pytest.raises(RuntimeError, match="a MockClock, whose time passes without them"):
+            wfp_proxy(upstream.address)
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
 @both_loops

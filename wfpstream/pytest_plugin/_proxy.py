@@ -19,7 +19,7 @@ from ._changes import AddedCallout, Change, Stall
 from ._records import FlowRecord, State
 from ._runner import ADMISSION, Runner
 from ._thread import ProxyClosed, ProxyHung, ProxyThread
-from ._waiting import await_future, refuse_on_loop
+from ._waiting import await_future, refuse_on_loop, refuse_virtual_time
 
 if TYPE_CHECKING:
     from wfpstream.engine import FilterEngine
@@ -54,6 +54,7 @@ class WfpProxy:
     """
 
     def __init__(self, setting: Setting) -> None:
+        refuse_virtual_time()
         self.upstream = setting.upstream
         self.left_open: list[FlowRecord] = []
         self._seed = setting.seed

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from ._thread import deliver
 
-__all__ = ["Waiters", "await_future", "refuse_on_loop"]
+__all__ = ["Waiters", "await_future", "refuse_on_loop", "refuse_virtual_time"]
 
 T = TypeVar("T")
 
@@ -64,6 +64,18 @@ def refuse_on_loop(name: str) -> None:
         )
 
 
+def refuse_virtual_time() -> None:
+    """Raise RuntimeError on a thread whose trio loop has a clock of its own: real sockets know nothing of it."""
+    trio_testing = sys.modules.get("trio.testing")
+    if trio_testing is None or running_loop() != "trio":
+        return
+    if isinstance(sys.modules["trio"].lowlevel.current_clock(), trio_testing.MockClock):
+        raise RuntimeError(
+            "wfp_proxy has real sockets, and this test's trio loop a MockClock, whose time passes without them: leave "
+            "mock_clock or autojump_clock out, or use wfp_pair with wfp_clock, where all time is virtual"
+        )
+
+
 async def await_future(future: Future[T], timeout: float) -> T:
     """The future's result, awaited under asyncio or trio; it is cancelled when nobody waits for it any more.
 
@@ -75,6 +87,7 @@ async def await_future(future: Future[T], timeout: float) -> T:
         raise RuntimeError(
             "the ..._async methods need asyncio or trio; without an event loop use the plain ones"
         )
+    refuse_virtual_time()
     try:
         return await (_await_in_trio if loop == "trio" else _await_in_asyncio)(future, timeout)
     except CancelledError:
