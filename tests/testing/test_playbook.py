@@ -163,6 +163,7 @@ def test_a_chop_has_no_power_over_a_playbook_and_has_again_afterwards() -> None:
         (">> client urgent x", "expected bytes such as b'abc'"),
         (">> client window much", "invalid literal"),
         ("-- later", "expected a time such as -- 0.3 s"),
+        ("-- nan s", "expected a time such as -- 0.3 s"),
         ("<< server b'\\xzz'", "is no byte string"),
     ],
 )
@@ -175,6 +176,8 @@ def test_a_line_that_is_not_understood_is_refused_with_its_number(line: str, com
 def test_a_line_that_cannot_be_done_says_why() -> None:
     with pytest.raises(PlaybookError, match="line 1: >> server receive: the server has nothing to receive"):
         Playbook(pair_of(), ">> server receive").play()
+    with pytest.raises(PlaybookError, match="line 1: >> server receive 0: receive at least 1 byte"):
+        Playbook(pair_of(), ">> server receive 0").play()
     with pytest.raises(PlaybookError, match="line 2: >> client b'x': the client cannot send"):
         Playbook(pair_of(), ">> client fin\n>> client b'x'").play()
 
@@ -286,3 +289,38 @@ def test_a_trace_can_be_played(steps: list[tuple[str, str, Any]], name: str) -> 
     again = pair_of(make[name]())
     Playbook(again, "\n".join(lines_of(pair))).play()
     assert lines_of(again) == lines_of(pair)
+
+
+WELL_FORMED = st.builds(
+    ">> {} {}".format,
+    st.sampled_from(["client", "server"]),
+    st.one_of(
+        st.binary(max_size=9).map(repr),
+        st.sampled_from(["fin", "reset", "receive", "receive 0", "receive 2", "window 1", "window -1"]),
+        st.sampled_from(["window none", "urgent b''", "urgent b'ab'", "b'a' * 3"]),
+    ),
+)
+LINE = st.one_of(
+    WELL_FORMED,
+    WELL_FORMED,
+    st.just("<< ..."),
+    st.sampled_from(
+        ["-- 1 s", "-- 0 s", "-- nan s", "-- inf s", "-- -1 s", "-- ", ">> client", "<<", "<< b'"]
+    ),
+    st.text(max_size=30),
+)
+
+
+@given(st.lists(WELL_FORMED, max_size=8), LINE)
+def test_whatever_is_written_a_playbook_plays_differs_or_says_what_is_wrong(
+    lines: list[str], last: str
+) -> None:
+    pair = pair_of()
+    text = "\n".join([f"{line}\n<< ..." for line in lines] + [last])
+    complaint = ""
+    try:
+        Playbook(pair, text).play()
+    except (PlaybookError, AssertionError) as error:
+        complaint = str(error)
+    assert complaint.startswith(("playbook, line", "the playbook went another way:")) or not complaint
+    pair.close()

@@ -5,6 +5,7 @@ Owns playing one and showing where it went another way. It must not know pytest 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -161,7 +162,7 @@ class Playbook:
                 self._input(line.text)()
             else:
                 self._advance(_instant(line.text))
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise PlaybookError(f"playbook, line {line.number}: {line}: {error}") from error
         # What the engine reads now may have been sent by an earlier line: only what came of it counts.
         first = self._pair.ends.flow.number
@@ -226,6 +227,7 @@ def _show(wanted: list[str], place: int, found: list[str], at: int, names: tuple
 
 def _instant(text: str) -> float:
     number, _, unit = text.partition(" ")
-    if unit.strip() != "s":
+    instant = float(number) if unit.strip() == "s" else math.nan
+    if not 0 <= instant < math.inf:
         raise ValueError("expected a time such as -- 0.3 s")
-    return float(number)
+    return instant
