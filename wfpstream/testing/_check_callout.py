@@ -17,9 +17,9 @@ from ._check_mixtures import require_hypothesis
 from ._check_play import Callouts, Make
 from ._check_report import CheckReport, describe_failure
 from ._check_samples import SampleLike, sample_of, samples_of_words
-from ._check_search import search
+from ._check_search import everywhere, search
 from ._check_trials import Found, Question, Trials
-from ._check_variation import DEPENDENCES, read_case
+from ._check_variation import DEPENDENCES, Variation, read_case
 
 EFFORT = 300
 MOST = 6
@@ -161,10 +161,23 @@ def examine_callout(
         found = [Found(problem, variation) for problem in trials.problems(variation)]
     else:
         found = search(trials, effort, seed, most)
+        if not found:
+            report.same_log = _gives_same_log(trials, report)
     report.runs = trials.runs
     report.api_sites = len(trials.sites)
     report.failures = [describe_failure(trials, each, listed) for each in found]
     return report
+
+
+def _gives_same_log(trials: Trials, report: CheckReport) -> bool:
+    """Are the decisions the same wherever the stream is cut (IND-26)? If not, that is worth a note."""
+    for sample in trials.question.samples:
+        if trials.logs_differ(Variation(sample, cuts=everywhere(sample))):
+            report.notes.append(
+                "what it decides depends on where the stream is cut, although its output does not"
+            )
+            return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)

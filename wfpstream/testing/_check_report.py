@@ -61,6 +61,7 @@ class CheckReport:
         failures: what is wrong; empty if all is well.
         notes: what was left out, and why.
         api_sites: call sites at which an API call was made to fail.
+        same_log: the canonical log is the same for any cut (IND-26); None: not looked at, because something is wrong.
     """
 
     name: str
@@ -68,6 +69,7 @@ class CheckReport:
     failures: list[CheckFailure] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     api_sites: int = 0
+    same_log: bool | None = None
 
     @property
     def passed(self) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from wfpstream.engine import EngineOptions
 
 from ._call_sites import CallSite
+from ._canonical import canonical, canonical_diff
 from ._check_judge import Expected, Problem, Severities, problems_of
 from ._check_play import Make, Played, play
 from ._check_samples import Sample
@@ -84,6 +85,16 @@ class Trials:
         first = self._plain_outcome(variation.plain(self.question.depends))
         second = self._play(variation.plain(self.question.depends))
         return first.ends != second.ends
+
+    def logs_differ(self, variation: Variation) -> str:
+        """Where the canonical log of a case (IND-26) differs first from that of the plain way; "" if nowhere."""
+        plain = variation.plain(self.question.depends)
+        self.runs += 2
+        logs = [
+            canonical(play(self.question.make, each, self.question.options, trace=True).events)
+            for each in (plain, variation)
+        ]
+        return canonical_diff(*logs)
 
     def calls_of(self, variation: Variation) -> list[CallSite]:
         """The call sites of the API calls made in a case, call by call."""
