@@ -14,7 +14,7 @@ from tests.ports.tape import short, shown, side_of
 from wfpstream.fwp import NtStatus
 from wfpstream.fwps import StreamFlags
 from wfpstream.testing import VectorCase, vector
-from wfpstream.testing._vector_text import decode_bytes
+from wfpstream.testing._vectors._text import decode_bytes
 
 Json = dict[str, Any]
 

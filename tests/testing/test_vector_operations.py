@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from wfpstream.testing import MemoryWorld, VectorCase, run_case, vectors, vectors_schema
-from wfpstream.testing._vector_run import ALL_OPERATIONS
+from wfpstream.testing._vectors._run import ALL_OPERATIONS
 
 Path = tuple[str | int, ...]
 

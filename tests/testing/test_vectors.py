@@ -27,10 +27,10 @@ from wfpstream.testing import (
     vectors,
     vectors_schema,
 )
-from wfpstream.testing._vector_compare import compare
-from wfpstream.testing._vector_scene import Scene
-from wfpstream.testing._vector_text import call_text, completion_text, decode_bytes, parse_answer, quoted
-from wfpstream.testing._vectors import parse_vector
+from wfpstream.testing._vectors._compare import compare
+from wfpstream.testing._vectors._files import parse_vector
+from wfpstream.testing._vectors._scene import Scene
+from wfpstream.testing._vectors._text import call_text, completion_text, decode_bytes, parse_answer, quoted
 
 SEND, RECEIVE = int(StreamFlags.SEND), int(StreamFlags.RECEIVE)
 SEND_FIN = SEND | int(StreamFlags.SEND_DISCONNECT)

@@ -30,8 +30,7 @@ from ._playbook import Playbook, PlaybookError, first_difference
 from ._recorder import Moment, Recorder
 from ._trace_lines import normal_line, trace_lines
 from ._traces import in_order
-from ._vector_run import can_run, run_case
-from ._vectors import Vector, VectorCase, vector, vectors, vectors_schema
+from ._vectors import Vector, VectorCase, can_run, run_case, vector, vectors, vectors_schema
 from ._world import (
     CAPABILITIES,
     Act,

@@ -15,8 +15,7 @@ from wfpstream.engine import EngineOptions, FilterEngine
 from ._canonical import canonical, canonical_diff
 from ._memory_world import MemoryWorld
 from ._traces import Trace, in_order, traces
-from ._vector_run import can_run, run_case
-from ._vectors import vectors
+from ._vectors import can_run, run_case, vectors
 from ._world import EndState, World, WorldOutcome, WorldScript
 
 _DIRECTIONS = ("to_upstream", "to_client")
