@@ -137,6 +137,17 @@ def test_the_path_is_the_one_from_where_pytest_was_started(
     assert "run it again: python -m pytest test_deep.py::test_it " in text
 
 
+def test_the_folder_is_the_one_from_there_too_wherever_the_test_has_gone(pytester: pytest.Pytester) -> None:
+    source = """
+    def test_it(wfp_pair, monkeypatch, tmp_path):
+        monkeypatch.chdir(tmp_path)
+        wfp_pair()
+        raise ValueError
+    """
+    run(pytester, source, "--wfp-artifacts=kept").assert_outcomes(failed=1)
+    assert "pair-1.pcapng" in artifacts(pytester)
+
+
 def test_a_folder_that_cannot_be_written_is_said_and_hides_nothing(pytester: pytest.Pytester) -> None:
     (pytester.path / "kept").write_text("a file")
     result = run(pytester, PAIR, "--wfp-artifacts=kept")

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from wfpstream.callouts.allow_after import AllowAfter
 from wfpstream.callouts.pattern_drop import PatternDrop
 from wfpstream.callouts.stream_edit import StreamEdit
-from wfpstream.fwps import Callout
+from wfpstream.fwp import ActionType
+from wfpstream.fwps import Callout, ClassifyOut
 from wfpstream.replay import replay_capture
 from wfpstream.testing import Chop, FlowEnds, MemoryDriver, Moment, Recorder
 
@@ -130,6 +131,39 @@ def test_what_does_not_fit_is_counted_and_the_beginning_kept() -> None:
     assert joined(recorder, "client", "read").startswith(b"first")
     assert recorder.lost > 0
     recorder.pcapng()
+
+
+def test_violations_and_ends_are_kept_however_much_came_before() -> None:
+    recorder = Recorder(limit=1)
+    driver, ends = start(recorder, Overdoing())
+    with driver:
+        ends.send(b"abc")
+        ends.reset("local")
+    assert [event["rule"] for event in recorder.violations] == ["V-8"]
+    assert [event["event"] for event in recorder.events] == [
+        "flow_established",
+        "violation",
+        "flow_deleted",
+    ]
+    assert recorder.lost > 0
+
+
+class Overdoing(Callout):
+    """Answers for more bytes than it was shown."""
+
+    def classify_fn(
+        self,
+        in_fixed_values: object,
+        in_meta_values: object,
+        layer_data: Any,
+        classify_context: object,
+        filter: object,
+        flow_context: int,
+        classify_out: ClassifyOut,
+    ) -> None:
+        """PERMIT one byte too many."""
+        layer_data.count_bytes_enforced = layer_data.stream_data.data_length + 1
+        classify_out.action_type = int(ActionType.PERMIT)
 
 
 def test_flows_that_are_over_can_be_forgotten_and_make_room() -> None:

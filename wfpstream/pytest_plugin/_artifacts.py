@@ -56,7 +56,7 @@ def write_artifacts(
     Raises:
         OSError: as the system says.
     """
-    place = folder.absolute() / file_name(item.nodeid)
+    place = folder / file_name(item.nodeid)
     place.mkdir(parents=True, exist_ok=True)
     written = [place / "reproduce.txt"]
     written[0].write_text(f"{reproducing_command(item, settings)}\n", encoding="utf-8")

@@ -30,6 +30,7 @@ class WorkerController(Protocol):
     workerinput: dict[str, Any]
 
 
+_TRACE = f"{__package__}._trace"
 _OURS = frozenset(("wfp_pair", "wfp_proxy", "wfp_proxy_session"))
 
 
@@ -115,7 +116,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
     """Two traces that differ: where, with arrows."""
-    if op != "==" or "wfp_trace" not in f"{left!r:.20}{right!r:.20}":
+    if op != "==" or _TRACE not in (type(left).__module__, type(right).__module__):
         return None
     from ._trace import explain_difference
 

@@ -109,7 +109,8 @@ def settings_of(owner: pytest.Item | pytest.Config) -> Settings:
     """
     from wfpstream.testing import Chop
 
-    option = owner.config.option if isinstance(owner, pytest.Item) else owner.option
+    config = owner.config if isinstance(owner, pytest.Item) else owner
+    option = config.option
     said: dict[str, Any] = {
         "seed": option.wfp_seed,
         "chop": option.wfp_chop or "off",
@@ -124,7 +125,8 @@ def settings_of(owner: pytest.Item | pytest.Config) -> Settings:
         chop=Chop(str(said["chop"])),
         verify=said["verify"],
         leaks=said["leaks"],
-        artifacts=option.wfp_artifacts,
+        # From where pytest was started: the test may be somewhere else by now.
+        artifacts=option.wfp_artifacts and config.invocation_params.dir / option.wfp_artifacts,
     )
 
 

@@ -24,6 +24,8 @@ MIB = 1024 * 1024
 _SECOND_NS = 1_000_000_000
 # An event without its bytes, or a moment without any.
 _ENTRY_COST = 400
+# Few, and what is looked for in the end.
+_ALWAYS_KEPT = frozenset(("violation", "policy", "ledger_fault", "flow_established", "flow_deleted"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,8 @@ class Recorder:
     Args:
         chop: how to cut what the sides send.
         seed: where it is cut, if that is left to chance.
-        limit: about how much memory the entries may take, bytes; what comes later is counted in `lost`.
+        limit: about how much memory the entries may take, bytes. What does not fit is counted in `lost`; beginnings
+            and ends of flows, policies and violations are always kept.
         clock: the engine's clock, for who adds it as a sink by other means than `attach`.
 
     Attributes:
@@ -94,7 +97,10 @@ class Recorder:
 
     def __call__(self, event: Event) -> None:
         """Keep an event."""
-        self._keep(event, len(event.get("data") or b""))
+        if event["event"] in _ALWAYS_KEPT:
+            self.entries.append(event)
+        else:
+            self._keep(event, len(event.get("data") or b""))
         if event["event"] == "flow_deleted":
             for leg in ("client", "upstream"):
                 self._cutters.pop((event["flow"], leg), None)
