@@ -11,10 +11,11 @@ CANDIDATES := $(PYTHON) python3 python3.11 python3.12 python3.13 python3.14 pyth
 # What `make test` hands to pytest: `make test PYTEST_ARGS="-x tests/fwps"` replaces it.
 PYTEST_ARGS ?= -n auto --dist loadfile
 BENCH_ARGS ?=
+MUTATE_ARGS ?=
 RUNS ?= 500
 FIRST ?= 1
 
-.PHONY: help venv demo test long churn flake check format bench dist clean
+.PHONY: help venv demo test long churn torture mutate flake check format bench dist clean
 .DEFAULT_GOAL := help
 
 help:
@@ -23,6 +24,8 @@ help:
 	@echo 'make long    all tests, the long ones and the deep property profiles included'
 	@echo 'make churn   1 GiB each way through the proxy while its rules change; CHURN_MIB=... CHURN_SEED=...'
 	@echo 'make flake   the pytest plugin'"'"'s own tests many times, in random order; RUNS=500 FIRST=1'
+	@echo 'make torture the full torture suite against our own proxy: minutes'
+	@echo 'make mutate  changes fwps at random places and sees whether a test notices: an hour; MUTATE_ARGS=...'
 	@echo 'make check   ruff check, ruff format --check, mypy'
 	@echo 'make format  let ruff format and fix'
 	@echo 'make bench   the benchmarks; BENCH_ARGS=...'
@@ -66,6 +69,12 @@ churn: $(STAMP)
 
 flake: $(STAMP)
 	$(BIN)/python -m tests.flake --runs $(RUNS) --first $(FIRST)
+
+torture: $(STAMP)
+	$(BIN)/python -m pytest -m long -s tests/torture
+
+mutate: $(STAMP)
+	$(BIN)/python -m tests.mutation $(MUTATE_ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -14,6 +14,7 @@ from docs._generate.cli import cli_page
 from docs._generate.configuration import configuration_page
 from docs._generate.events import events_page
 from docs._generate.names import names_page
+from docs._generate.torture import torture_page
 from docs._generate.violations import violations_page
 
 DOCS = Path(__file__).resolve().parent.parent
@@ -24,6 +25,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "reference/configuration.md": configuration_page,
     "reference/events.md": events_page,
     "reference/violations.md": violations_page,
+    "reference/torture.md": torture_page,
     "reference/wfp_names.md": names_page,
 }
 

@@ -20,6 +20,7 @@ from wfpstream.cli._explain import explain_status
 from wfpstream.cli._replay import replay
 from wfpstream.cli._run import run
 from wfpstream.cli._show import show
+from wfpstream.cli._torture import torture
 from wfpstream.cli._transparent import transparent
 from wfpstream.cli._verify import verify
 
@@ -65,7 +66,7 @@ def main() -> None:
     """The Windows Filtering Platform's TCP stream layer, in user space on Linux."""
 
 
-for _command in (demo, run, replay, check, show, callouts, verify, transparent, ctl, explain_status):
+for _command in (demo, run, replay, check, show, callouts, verify, transparent, ctl, torture, explain_status):
     main.add_command(_command)
 
 

@@ -2,4 +2,26 @@
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from wfpstream.torture._records import (
+    FULL,
+    QUICK,
+    CaseResult,
+    Finding,
+    Profile,
+    TortureError,
+    Verdict,
+)
+from wfpstream.torture._suite import choose_cases, list_cases, torture
+
+__all__ = [
+    "FULL",
+    "QUICK",
+    "CaseResult",
+    "Finding",
+    "Profile",
+    "TortureError",
+    "Verdict",
+    "choose_cases",
+    "list_cases",
+    "torture",
+]

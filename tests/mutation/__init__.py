@@ -1,0 +1,1 @@
+"""Mutation testing of the files that decide what becomes of a byte: `make mutate`, outside of CI."""

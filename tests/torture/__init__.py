@@ -1,0 +1,1 @@
+"""Tests of the torture suite, and of our own proxy by it."""
