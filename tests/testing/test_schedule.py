@@ -110,11 +110,11 @@ def test_no_plan_changes_what_arrives(per_turn: int, plan: list[Work], cut: int)
 
 def test_an_engine_that_stops_settles_to_the_end() -> None:
     """However few callbacks a turn may have: what flows still hold is given back before leaks are told (V-23)."""
-    driver, flow = connected(LateSchedule(), OutOfBandCallout(), callbacks_per_turn=1)
+    driver, flow = connected(None, Throttle(rate=1, burst=3), callbacks_per_turn=1)
     others = [driver.connect() for _ in range(3)]
     for each in (flow, *others):
         assert each is not None
         each.send(b"data")
-        each.receive(b"data")
+        each.send_fin()
     driver.close()
     assert driver.violations == []
