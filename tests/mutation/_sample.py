@@ -9,10 +9,12 @@ import ast
 import random
 import sys
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 
+@cache
 def annotation_spans(path: Path) -> list[tuple[tuple[int, int], tuple[int, int]]]:
     """Where a file's annotations begin and end: (line, column) each."""
     spans = []
@@ -46,9 +48,8 @@ def choose(database: Any, count: int, seed: int) -> None:
         chosen = dice.sample(members, min(len(members), count // len(files)))
         print(f"{name}: {len(chosen)} of {len(members)} changes")
         kept |= {item.job_id for item in chosen}
-    for item in items:
-        if item.job_id not in kept:
-            database.set_result(item.job_id, WorkResult(worker_outcome=WorkerOutcome.SKIPPED))
+    skipped = [item.job_id for item in items if item.job_id not in kept]
+    database.set_multiple_results(skipped, WorkResult(worker_outcome=WorkerOutcome.SKIPPED))
 
 
 def again(database: Any) -> None:

@@ -73,7 +73,7 @@ FAULTS = [
     ("close_with_data_owed", Manners(spoil=flipped), {Verdict.LOST}),
     ("write_after_close", Manners(on_reset="swallow"), {Verdict.DISTORTED}),
     ("simultaneous_close", Manners(on_fin="reset"), {Verdict.DISTORTED}),
-    ("idle", Manners(idle=0.5), {Verdict.LOST}),
+    ("idle", Manners(idle=1.0), {Verdict.LOST}),
     ("reset_when_idle", Manners(on_reset="fin"), {Verdict.DISTORTED}),
     ("reset_when_idle", Manners(on_reset="swallow"), {Verdict.DISTORTED}),
     ("reset_after_data", Manners(on_reset="fin"), {Verdict.DISTORTED}),
@@ -100,7 +100,7 @@ FAULTS = [
 def test_a_fault_is_found(
     base: str, manners: Manners, verdicts: set[Verdict], upstream: tuple[str, int]
 ) -> None:
-    profile = replace(IMPATIENT, pause=1.0) if base == "idle" else IMPATIENT
+    profile = replace(IMPATIENT, pause=2.0) if base == "idle" else IMPATIENT
     results = through(manners, upstream, base, profile=profile)
     assert results
     for one in results:

@@ -12,7 +12,6 @@ from wfpstream.torture._case import SMALL, Case, both_sides, judge_bytes, judge_
 from wfpstream.torture._end import End
 from wfpstream.torture._records import MIB, Judge
 
-_SLOW = 1 * MIB
 _SLOW_ROUND_TRIP = 0.02
 _BEFORE, _URGENT, _AFTER = b"before", b"!", b"after"
 _SHORT = 64
@@ -81,18 +80,19 @@ async def round_trips(arena: Arena, judge: Judge) -> None:
 
 async def slow_reader(arena: Arena, judge: Judge, by: Side) -> None:
     """A reader that takes a little at a time: the sender waits, nothing is lost."""
+    size = arena.profile.owed // 4
     async with arena.pair() as pair:
         await warm_up(judge, pair)
         near, far = pair.sides(by)
 
         async def write() -> None:
-            await far.send(_SLOW)
+            await far.send(size)
             far.fin()
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(write)
             await near.receive(step=SMALL, delay=0.0002)
-        judge_end(judge, near, SMALL + _SLOW, "fin")
+        judge_end(judge, near, SMALL + size, "fin")
 
 
 async def stopped_reader(arena: Arena, judge: Judge, by: Side) -> None:

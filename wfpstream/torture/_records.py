@@ -118,7 +118,7 @@ class Profile:
 
     Args:
         bulk: each way, in the big transfer.
-        owed: what is still under way when an end closes.
+        owed: what is still under way when an end closes; a slow reader gets a quarter of it.
         flood: most that is sent to a reader who does not read.
         connections: short ones.
         at_once: of the short ones.
