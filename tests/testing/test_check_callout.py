@@ -15,6 +15,7 @@ import pytest
 
 from tests.testing import broken_editors as editors
 from tests.testing.broken_editors import WORD, Editor, Indication, right
+from wfpstream.fwps import OutOfBandCallout, Worker
 from wfpstream.testing import (
     CheckFailed,
     CheckFailure,
@@ -73,6 +74,26 @@ def test_a_factory_may_set_up_the_engine_itself() -> None:
         return lambda engine: engine.add_callout(editors.Waiting(), action="callout_terminating")
 
     assert check_callout(make, [(b"a rainy day", b"")], expected=right, effort=60).passed
+
+
+async def ask_elsewhere(data: bytes) -> bytes:
+    raise AssertionError("nobody runs this")
+
+
+class Asking(Worker):
+    async def run(self) -> None:
+        while (item := await self.next()).kind == "data":
+            await self.inject(await self.call(ask_elsewhere, item.data))
+
+
+class AskingCallout(OutOfBandCallout):
+    worker_class = Asking
+
+
+def test_what_workers_ask_elsewhere_is_answered() -> None:
+    answers = {ask_elsewhere: lambda data: data.upper()}
+    check_callout(AskingCallout, [SAMPLE], expected=lambda _, data: data.upper(), answers=answers, effort=60)
+    assert only(examine(AskingCallout, effort=5)).problem.rule == "V-40"
 
 
 # --- broken ones -----------------------------------------------------------------------------------------------------

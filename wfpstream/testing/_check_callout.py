@@ -6,8 +6,9 @@ Owns the public functions and what their arguments mean. Searching, playing and 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from wfpstream.engine import EngineOptions
 from wfpstream.fwps import Callout
@@ -52,6 +53,7 @@ def check_callout(
     repeat_fin: bool = False,
     lint: bool = False,
     ignore: Collection[str] = (),
+    answers: Mapping[Any, Any] | None = None,
     case: str | None = None,
 ) -> CheckReport:
     """Run a callout over sample streams in every way they may come, and fail with the smallest case that goes wrong.
@@ -81,6 +83,7 @@ def check_callout(
         repeat_fin: also indicate a FIN twice, which WFP does not promise never to do (IND-20).
         lint: lint findings count as well.
         ignore: rules that do not count, besides those the callouts break on purpose (`breaks_rules`).
+        answers: what `Worker.call(fn, ...)` gets, by `fn`: there is no event loop here.
         case: play this case alone, as a report gives it.
 
     Returns:
@@ -105,6 +108,7 @@ def check_callout(
         repeat_fin=repeat_fin,
         lint=lint,
         ignore=ignore,
+        answers=answers,
         case=case,
     )
     if not report.passed:
@@ -127,6 +131,7 @@ def examine_callout(
     repeat_fin: bool = False,
     lint: bool = False,
     ignore: Collection[str] = (),
+    answers: Mapping[Any, Any] | None = None,
     case: str | None = None,
 ) -> CheckReport:
     """`check_callout` that returns its report, whatever is in it."""
@@ -149,6 +154,7 @@ def examine_callout(
         severities_from(lint, subject.breaks_rules | frozenset(ignore)),
         repeat_fin,
         api_failures,
+        answers or {},
     )
     report = CheckReport(subject.name)
     if depends:

@@ -7,7 +7,7 @@ know which outcome is right.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -102,6 +102,7 @@ def play(
     *,
     trace: bool = False,
     watch_calls: bool = False,
+    answers: Mapping[Any, Any] | None = None,
 ) -> Played:
     """Play a case from the beginning, with callouts made anew.
 
@@ -111,9 +112,13 @@ def play(
         options: what the case does not say itself; not changed.
         trace: keep every event.
         watch_calls: note the API calls.
+        answers: what `Worker.call(fn, ...)` gets, by `fn`.
     """
     calls = FailingCalls(variation.fails) if variation.fails or watch_calls else None
-    return _Play(variation, options, trace, calls).run(make)
+    playing = _Play(variation, options, trace, calls)
+    for async_fn, value in (answers or {}).items():
+        playing.answer(async_fn, value)
+    return playing.run(make)
 
 
 def install(engine: FilterEngine, callouts: Callouts) -> None:
@@ -178,6 +183,10 @@ class _Play:
         if broken is not None:
             pieces = pieces[: broken.pieces]
         return [(number, piece) for piece in pieces for number in range(self._variation.connections)]
+
+    def answer(self, async_fn: Any, value: Any) -> None:
+        """As of the driver."""
+        self._driver.answer(async_fn, value)
 
     def run(self, make: Make) -> Played:
         """The whole of it."""

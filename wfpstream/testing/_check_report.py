@@ -5,14 +5,13 @@ Owns the records and their text. It must not know how cases are found.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ._check_judge import Problem
-from ._check_play import play
 from ._check_samples import SIDES, Sample
-from ._check_trials import Found, Question, Trials
+from ._check_trials import Found, Trials
 from ._check_variation import Piece, Variation, case_text, pieces_of
 
 _MOST_LINES = 40
@@ -98,7 +97,7 @@ def describe_failure(trials: Trials, found: Found, samples: Sequence[Sample]) ->
         found.problem,
         tuple(_conditions(found.variation)),
         tuple(_shortened(_steps(found.variation))),
-        tuple(_shortened(decisions(trials.question, found.variation))),
+        tuple(_shortened(decisions(trials.play(found.variation, trace=True).events))),
         case_text(found.variation, list(samples)),
     )
 
@@ -125,7 +124,7 @@ def _conditions(variation: Variation) -> Iterator[str]:
         ("injections are delivered after the call has returned", variation.queued_delivery),
         (f"{variation.mdls} MDLs in each indicated list", variation.mdls > 1),
         ("a permitted FIN is indicated once more", variation.repeat_fin),
-        (f"API call {_numbers(variation.fails)} of the callout fails", bool(variation.fails)),
+        (f"of the callout's API calls these fail: {_numbers(variation.fails)}", bool(variation.fails)),
     ):
         if holds:
             yield text
@@ -140,8 +139,8 @@ def _plan(holds: tuple[int, ...]) -> str:
     )
 
 
-def _numbers(values: Iterable[int]) -> str:
-    return ", ".join(str(value + 1) for value in values)
+def _numbers(values: Sequence[int]) -> str:
+    return ", ".join(str(value + 1) for value in values[:5]) + (", ..." if len(values) > 5 else "")
 
 
 def _steps(variation: Variation) -> list[str]:
@@ -169,9 +168,8 @@ def _shown(data: bytes) -> str:
     return f"{data[:40]!r}... ({len(data)} bytes)"
 
 
-def decisions(question: Question, variation: Variation) -> list[str]:
-    """What a callout is asked in a case, and what it does, a line each."""
-    events = play(question.make, variation, question.options, trace=True).events
+def decisions(events: Sequence[dict[str, Any]]) -> list[str]:
+    """What a callout was asked in a case, and what it did, a line each."""
     lines = []
     waiting: dict[Any, dict[str, Any]] = {}
     several = len({event.get("callout") for event in events if event["event"] == "indicate"}) > 1

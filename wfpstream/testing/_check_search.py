@@ -22,6 +22,9 @@ from ._check_variation import Broken, Variation, pieces_of
 _EVERY_PLACE = 64
 _MOST_PIECES = 128
 
+# So many calls failing in a row: what was used up does not come back.
+_FOR_GOOD = 40
+
 
 Key = tuple[str, str, str]
 
@@ -157,7 +160,8 @@ def _places(length: int, limit: int) -> Sequence[int]:
 
 
 def failing_calls(trials: Trials) -> Iterator[Variation]:
-    """Cases in which an API call fails: one for each call site, and for those that only an error path reaches.
+    """Cases in which an API call fails, alone and with those behind it: for each call site, and for those that only an
+    error path reaches.
 
     The samples are played whole and cut everywhere, so that also calls at borders are made.
     """
@@ -178,4 +182,5 @@ def _failing_one_more(trials: Trials, case: Variation, known: set[CallSite]) -> 
                 known.add(site)
                 failing = replace(case, fails=(*case.fails, number))
                 yield failing
+                yield replace(case, fails=(*case.fails, *range(number, number + _FOR_GOOD)))
                 untried.append(failing)

@@ -6,8 +6,9 @@ case becomes smaller.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from wfpstream.engine import EngineOptions
 
@@ -32,6 +33,7 @@ class Question:
         severities: which violations count.
         repeat_fin: also indicate a FIN twice.
         api_failures: also make API calls fail.
+        answers: what `Worker.call(fn, ...)` gets, by `fn`.
     """
 
     make: Make
@@ -42,6 +44,7 @@ class Question:
     severities: Severities = field(default_factory=Severities)
     repeat_fin: bool = False
     api_failures: bool = True
+    answers: Mapping[Any, Any] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -71,7 +74,7 @@ class Trials:
         question = self.question
         plain = variation.plain(self.question.depends)
         reference = self._plain_outcome(plain)
-        played = reference if variation == plain else self._play(variation)
+        played = reference if variation == plain else self.play(variation)
         return problems_of(
             variation,
             played,
@@ -83,25 +86,20 @@ class Trials:
     def unsteady(self, variation: Variation) -> bool:
         """The same case twice, and not the same outcome."""
         first = self._plain_outcome(variation.plain(self.question.depends))
-        second = self._play(variation.plain(self.question.depends))
+        second = self.play(variation.plain(self.question.depends))
         return first.ends != second.ends
 
     def logs_differ(self, variation: Variation) -> str:
         """Where the canonical log of a case (IND-26) differs first from that of the plain way; "" if nowhere."""
         plain = variation.plain(self.question.depends)
-        self.runs += 2
-        logs = [
-            canonical(play(self.question.make, each, self.question.options, trace=True).events)
-            for each in (plain, variation)
-        ]
+        logs = [canonical(self.play(each, trace=True).events) for each in (plain, variation)]
         return canonical_diff(*logs)
 
     def calls_of(self, variation: Variation) -> list[CallSite]:
         """The call sites of the API calls made in a case, call by call."""
         if not self.question.api_failures:
             return []
-        self.runs += 1
-        calls = play(self.question.make, variation, self.question.options, watch_calls=True).calls
+        calls = self.play(variation, watch_calls=True).calls
         found = calls.sites if calls is not None else []
         self.sites.update(found)
         return found
@@ -119,9 +117,11 @@ class Trials:
     def _plain_outcome(self, plain: Variation) -> Played:
         outcome = self._plain.get(plain)
         if outcome is None:
-            outcome = self._plain[plain] = self._play(plain)
+            outcome = self._plain[plain] = self.play(plain)
         return outcome
 
-    def _play(self, variation: Variation) -> Played:
+    def play(self, variation: Variation, **how: bool) -> Played:
+        """Play a case; `how` as for `play`."""
         self.runs += 1
-        return play(self.question.make, variation, self.question.options)
+        question = self.question
+        return play(question.make, variation, question.options, answers=question.answers, **how)
