@@ -345,6 +345,21 @@ def test_a_cut_connection_is_reset_on_both_sides(wfp_proxy: ProxyFactory, upstre
     works(upstream.pair(proxy))
 
 
+@pytest.mark.parametrize("how", [WfpProxy.reset, WfpProxy.down])
+def test_who_has_connected_a_moment_ago_is_reset_too(
+    wfp_proxy: ProxyFactory, upstream: Upstream, how: Callable[[WfpProxy], Any]
+) -> None:
+    """The proxy may not have accepted it yet, or be on its way to the upstream."""
+    proxy = wfp_proxy(upstream.address)
+    for _ in range(50):
+        client = upstream.connect(proxy)
+        change = how(proxy)
+        assert read_all(client) == (b"", "reset")
+        if change is not None:
+            change.remove()
+    assert {flow.ended for flow in proxy.flows} <= {"abort"}
+
+
 def test_probability_0_never_acts(wfp_proxy: ProxyFactory, upstream: Upstream) -> None:
     proxy = wfp_proxy(upstream.address, callouts=["fault,do=rst,after=0,probability=0"])
     for _ in range(20):

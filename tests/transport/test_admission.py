@@ -168,6 +168,23 @@ async def test_aborting_everything_takes_flows_and_those_on_their_way() -> None:
 
 
 @bounded
+async def test_aborting_a_connection_that_has_just_reached_its_upstream() -> None:
+    """Whether it is a flow already or not, nobody hears of one that was stopped."""
+    async with live() as run:
+        for rounds in range(30):
+            sock = connect_now(run)
+            for _ in range(rounds % 10):
+                await trio.lowlevel.checkpoint()
+            await run.proxy.abort_connections()
+            assert run.proxy.connections == run.proxy.accepted * 0
+            with pytest.raises(ConnectionResetError):
+                sock.recv(1)
+            sock.close()
+        reasons = {event["reason"] for event in run.events.named("flow_deleted")}
+        assert reasons <= {"abort"}
+
+
+@bounded
 async def test_aborting_with_nobody_there() -> None:
     async with live() as run:
         await run.proxy.abort_connections()

@@ -88,7 +88,6 @@ class Connection:
         try:
             upstream = await self._reach()
             if upstream is not None:
-                self.legs.append(upstream)
                 await self._relay(upstream)
         finally:
             for sock in self.legs:
@@ -111,6 +110,9 @@ class Connection:
                 await decided(attempt)
                 if attempt.verdict != "block":
                     upstream = await self._connect()
+                    self.legs.append(upstream)
+                    # Whoever ends it now, when it has just been reached, is not to hear of a flow.
+                    await trio.lowlevel.checkpoint_if_cancelled()
                     open_ = False
                     return upstream
                 open_ = False

@@ -131,14 +131,20 @@ class Proxy:
         for listener in self.listeners if not self._stop.is_set() else ():
             waiting.extend((listener, accepted) for accepted in _MEET[how](listener))
         self._admission = how
+        # Here and now, where there is room: they are connections like all others when this returns.
+        while waiting and self._has_room():
+            self._reception.receive(*waiting.popleft(), self._connections)
         if waiting:
             self._connections.start_soon(self._receive_waiting, waiting)
 
     async def abort_connections(self, patience: float = 0.5) -> None:
-        """Reset every connection there is, established or on its way, and wait until they are gone.
+        """Reset every connection there is, established, on its way or in a backlog, and wait until they are gone.
 
         `patience`: seconds for flows that have ended already and still deliver what they owe.
         """
+        for listener in self.listeners:
+            for accepted in listener.take_waiting():
+                reset_now(accepted.sock)
         await self._reception.abort_all(patience)
 
     def unfinished(self) -> list[str]:
@@ -283,8 +289,11 @@ class Proxy:
 
     async def _wait_for_room(self) -> None:
         """The rest waits in the backlog: a client sees a slow connect, not a refused one."""
-        while self.connections >= (self._hub.engine.options.limits.flows or sys.maxsize):
+        while not self._has_room():
             await self._changed.park()
+
+    def _has_room(self) -> bool:
+        return self.connections < (self._hub.engine.options.limits.flows or sys.maxsize)
 
     def _addresses(self) -> Sequence[tuple[str, int]]:
         """Where we listen at present."""
