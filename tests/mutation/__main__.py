@@ -50,10 +50,9 @@ def main() -> None:
     session.unlink(missing_ok=True)
     (folder / "pytest.ini").write_text(INI)
     quick, wide = folder / "quick.toml", folder / "wide.toml"
-    quick.write_text(
-        config(options.python, [f"tests/rules/{name}" for name in map(file_name, QUICK)], folder)
-    )
-    wide.write_text(config(options.python, wide_tests(tree), folder))
+    tests = [f"tests/rules/{name}" for name in map(file_name, QUICK)]
+    quick.write_text(config(options.python, tests, folder, 90.0))
+    wide.write_text(config(options.python, wide_tests(tree), folder, 300.0))
     helper = [tool / "python", Path(__file__).with_name("_sample.py")]
     try:
         for one in (quick, wide):
@@ -106,12 +105,12 @@ def wide_tests(tree: Path) -> list[str]:
     return [f"tests/rules/{name}.py" for name in rules if name not in SLOW] + ["tests/fwps/test_offload.py"]
 
 
-def config(python: str, tests: list[str], folder: Path) -> str:
+def config(python: str, tests: list[str], folder: Path, timeout: float) -> str:
     """cosmic-ray's configuration: which files, which tests."""
     modules = ", ".join(f'"wfpstream/fwps/{name}.py"' for name in FILES)
     options = f"-c {folder / 'pytest.ini'} --rootdir=. -x -q -m 'not long' -p no:cacheprovider"
     return (
-        f"[cosmic-ray]\nmodule-path = [{modules}]\ntimeout = 300.0\nexcluded-modules = []\n"
+        f"[cosmic-ray]\nmodule-path = [{modules}]\ntimeout = {timeout}\nexcluded-modules = []\n"
         f'test-command = "{python} -m pytest {options} {" ".join(map(shlex.quote, tests))}"\n\n'
         '[cosmic-ray.distributor]\nname = "local"\n'
     )
