@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 SUITE = "tests/pytest_plugin"
+# They start pytest sessions of their own, which takes two thirds of a run's time: in some of the runs only.
+SESSIONS = ("test_proxy_sessions.py", "test_failures.py")
 FOLDER = Path("build/flake")
 # Longer than a run ever takes; one that is still there hangs, which is a flake too.
 LONGEST = 1200.0
@@ -26,6 +28,7 @@ class Tally:
     first: int
     runs: int = 0
     spread: int = 0
+    whole: int = 0
     failed: list[int] = field(default_factory=list)
     tests: set[int] = field(default_factory=set)
     began: float = field(default_factory=time.monotonic)
@@ -39,22 +42,25 @@ class Tally:
             failed += f" (seeds {', '.join(map(str, self.failed))}; output in {FOLDER}/)"
         return (
             f"flake: {suite}, {tests} tests, {self.runs} runs in random order "
-            f"(seeds {self.first} to {self.first + self.runs - 1}), {self.spread} of them under xdist: "
+            f"(seeds {self.first} to {self.first + self.runs - 1}), {self.spread} of them under xdist, "
+            f"{self.whole} with {' and '.join(SESSIONS)}: "
             f"{failed}, {minutes:.0f} min"
         )
 
 
-def command(suite: str, seed: int, spread: bool) -> list[str]:
+def command(suite: str, seed: int, spread: bool, whole: bool) -> list[str]:
     """One run: a seed is an order; under xdist the tests are handed out one by one."""
     order = ["--random-order", "--random-order-bucket=global", f"--random-order-seed={seed}"]
     where = ["-n", "2", "--dist", "load"] if spread else ["-n", "0"]
-    return [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *order, *where, *suite.split()]
+    without = [] if whole else [f"--ignore-glob=/*/{name}" for name in SESSIONS]
+    base = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    return [*base, *order, *where, *without, *suite.split()]
 
 
-def run_once(suite: str, seed: int, tally: Tally) -> None:
+def run_once(suite: str, seed: int, whole: bool, tally: Tally) -> None:
     """One run; its output is kept when it failed."""
     spread = bool(seed % 2)
-    line = command(suite, seed, spread)
+    line = command(suite, seed, spread, whole)
     try:
         done = subprocess.run(line, capture_output=True, text=True, timeout=LONGEST, check=False)
         code, output = done.returncode, done.stdout + done.stderr
@@ -62,6 +68,7 @@ def run_once(suite: str, seed: int, tally: Tally) -> None:
         code, output = 1, f"still running after {LONGEST:.0f} s\n{_text(error.stdout)}"
     tally.runs += 1
     tally.spread += spread
+    tally.whole += whole
     passed = re.search(r"(\d+) passed", output)
     if passed is not None and not code:
         tally.tests.add(int(passed[1]))
@@ -84,12 +91,14 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--first", type=int, default=1, help="seed of the first run; an odd one is under xdist"
     )
+    # 7 is odd, so that those of them that are under xdist alternate too.
+    parser.add_argument("--whole-every", type=int, default=7, help="every so manieth run is the whole suite")
     parser.add_argument("--suite", default=SUITE, help="what to run: files, folders, options of pytest")
     chosen = parser.parse_args(arguments)
     tally = Tally(chosen.first)
     try:
         for seed in range(chosen.first, chosen.first + chosen.runs):
-            run_once(chosen.suite, seed, tally)
+            run_once(chosen.suite, seed, seed % chosen.whole_every == 0, tally)
             if tally.runs % 10 == 0:
                 print(tally.line(chosen.suite), flush=True)
     except KeyboardInterrupt:
