@@ -204,9 +204,16 @@ def test_what_was_recorded_is_let_go_with_the_test(pytester: pytest.Pytester) ->
         import gc
         from wfpstream.testing import Recorder
 
-        def pytest_sessionfinish():
+        def recorders():
             gc.collect()
-            print("recorders:", sum(isinstance(one, Recorder) for one in gc.get_objects()))
+            return {id(one) for one in gc.get_objects() if isinstance(one, Recorder)}
+
+        def pytest_sessionstart():
+            global before  # of other tests, whose failures hold on to them
+            before = recorders()
+
+        def pytest_sessionfinish():
+            print("recorders:", len(recorders() - before))
         """
     )
     source = """
