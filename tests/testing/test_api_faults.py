@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.callouts.test_engine_modes import Doubled
+from tests.support.worlds import ReplayWorld, SocketWorld
 from wfpstream.callouts import (
     AllowAfter,
     Banner,
@@ -47,8 +48,10 @@ from wfpstream.testing import (
     EndState,
     Fin,
     MemoryDriver,
+    MemoryWorld,
     Send,
     Wait,
+    World,
     WorldOutcome,
     WorldScript,
     check_api_faults,
@@ -652,3 +655,23 @@ def test_a_reset_that_comes_later_lets_more_through() -> None:
     later = ended(EndState(b"answ", reset=True), EndState(b"", reset=True))
     assert fate_of(usual, later) == "reset"
     assert fate_of(usual, ended(EndState(b"oh", reset=True), EndState(b"", reset=True))) == "lost"
+
+
+# --- other worlds ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("world", [SocketWorld(), ReplayWorld()], ids=lambda world: world.name)
+def test_the_same_failures_are_survived_in_every_world(world: World) -> None:
+    """A plan judges the calls of a live proxy and of a replay as it does in memory."""
+
+    def make_script() -> WorldScript:
+        edit = StreamEdit(find="e f", replace="-", mode="oob")
+        steps = (Send("client", TEXT[:9]), Send("client", TEXT[9:]), Fin("client"), Fin("server"))
+        options = EngineOptions()
+        options.verify.level = "warn"
+        return WorldScript(lambda engine: engine.add_callout(edit), steps, options)
+
+    here, in_memory = (check_api_faults(make_script, place, times=(1,)) for place in (world, MemoryWorld()))
+    assert here.survived, here.text()
+    assert here.sites == in_memory.sites
+    assert [result.fate for result in here.results] == [result.fate for result in in_memory.results]
