@@ -17,10 +17,11 @@ from ._check_judge import Expected, severities_from
 from ._check_mixtures import require_hypothesis
 from ._check_play import Callouts, Make
 from ._check_report import CheckReport, describe_failure
-from ._check_samples import SampleLike, sample_of, samples_of_words
+from ._check_samples import SIDES, SampleLike, sample_of, samples_of_words
 from ._check_search import everywhere, search
 from ._check_trials import Found, Question, Trials
 from ._check_variation import DEPENDENCES, Variation, read_case
+from ._world import Side
 
 EFFORT = 300
 MOST = 6
@@ -54,6 +55,7 @@ def check_callout(
     lint: bool = False,
     ignore: Collection[str] = (),
     answers: Mapping[Any, Any] | None = None,
+    local: Side | None = None,
     case: str | None = None,
 ) -> CheckReport:
     """Run a callout over sample streams in every way they may come, and fail with the smallest case that goes wrong.
@@ -66,8 +68,9 @@ def check_callout(
     a beginning of it.
 
     Args:
-        callout: a callout, several (asked in that order), or a function that makes them, or makes a function that adds
-            them to the engine it is given. Each run has its own: objects are copied, functions called again.
+        callout: a callout, several (asked in that order), or a function that makes them. It may also make a function
+            that is given the engine, adds what it likes, and returns a function that takes it away again at the end,
+            or None. Each run has its own: objects are copied, functions called again.
         samples: what the two sides say: `Sample`, `bytes` (both send them) or a pair (client, server). Without any:
             texts made of `words`, and plain ones.
         words: what the callout looks for.
@@ -84,6 +87,7 @@ def check_callout(
         lint: lint findings count as well.
         ignore: rules that do not count, besides those the callouts break on purpose (`breaks_rules`).
         answers: what `Worker.call(fn, ...)` gets, by `fn`: there is no event loop here.
+        local: which side is the local host; None: first the client, then the server.
         case: play this case alone, as a report gives it.
 
     Returns:
@@ -109,6 +113,7 @@ def check_callout(
         lint=lint,
         ignore=ignore,
         answers=answers,
+        local=local,
         case=case,
     )
     if not report.passed:
@@ -132,6 +137,7 @@ def examine_callout(
     lint: bool = False,
     ignore: Collection[str] = (),
     answers: Mapping[Any, Any] | None = None,
+    local: Side | None = None,
     case: str | None = None,
 ) -> CheckReport:
     """`check_callout` that returns its report, whatever is in it."""
@@ -155,6 +161,7 @@ def examine_callout(
         repeat_fin,
         api_failures,
         answers or {},
+        SIDES if local is None else (local,),
     )
     report = CheckReport(subject.name)
     if depends:
@@ -178,7 +185,7 @@ def examine_callout(
 def _gives_same_log(trials: Trials, report: CheckReport) -> bool:
     """Are the decisions the same wherever the stream is cut (IND-26)? If not, that is worth a note."""
     for sample in trials.question.samples:
-        if trials.logs_differ(Variation(sample, cuts=everywhere(sample))):
+        if trials.logs_differ(Variation(sample, trials.question.locals[0], cuts=everywhere(sample))):
             report.notes.append(
                 "what it decides depends on where the stream is cut, although its output does not"
             )

@@ -135,7 +135,7 @@ def variations(question: Question) -> SearchStrategy[Variation]:
         stop = tuple(rarely(st.integers(0, length), None) for length in lengths)
         plain = Variation(
             sample,
-            local=draw(st.sampled_from(SIDES)),
+            local=draw(st.sampled_from(question.locals)),
             cuts=cuts,
             stop=(stop[0], stop[1]),
             merged=rarely(st.just(True), False),

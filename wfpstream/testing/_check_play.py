@@ -25,6 +25,7 @@ from ._world import EndState, Side
 
 Callouts = Callout | Sequence[Callout] | Callable[[FilterEngine], object]
 Make = Callable[[], Callouts]
+Unload = Callable[[], object]
 
 # Virtual seconds a callout may take for what it has to do, and how often it may be woken meanwhile.
 PATIENCE = 3600.0
@@ -121,15 +122,17 @@ def play(
     return playing.run(make)
 
 
-def install(engine: FilterEngine, callouts: Callouts) -> None:
-    """Add what a factory made."""
+def install(engine: FilterEngine, callouts: Callouts) -> Unload | None:
+    """Add what a factory made. Returns what takes it away again, if the factory said it."""
     if isinstance(callouts, Callout):
         engine.add_callout(callouts)
     elif callable(callouts):
-        callouts(engine)
+        unload = callouts(engine)
+        return unload if callable(unload) else None
     else:
         for callout in callouts:
             engine.add_callout(callout)
+    return None
 
 
 def _options_of(variation: Variation, options: EngineOptions) -> EngineOptions:
@@ -174,6 +177,7 @@ class _Play:
         self._pieces = self._all_pieces()
         self._at = 0
         self._calls = 0
+        self._unload: Unload | None = None
         self._connected = False
 
     def _all_pieces(self) -> list[tuple[int, Piece]]:
@@ -204,6 +208,10 @@ class _Play:
                 self._break_off(self._variation.broken)
             played.open = not self._wait_for_the_end()
             played.ends = [self._ends_of(flow) for flow in self._flows]
+            if self._unload is not None:
+                self._driver.engine.abort_flows()
+                self._driver.catch_up()
+                self._unload()
             self._driver.close()
         except Exception as error:
             played.ends = played.ends or [self._ends_of(flow) for flow in self._flows]
@@ -220,7 +228,7 @@ class _Play:
         if self._variation.preempt:
             engine.put_judge(self._before_call)
         try:
-            install(engine, make())
+            self._unload = install(engine, make())
         except Exception:
             if failing is None or not failing.failed:
                 raise

@@ -40,7 +40,7 @@ def search(trials: Trials, effort: int, seed: int, most: int) -> list[Found]:
     """
     found: dict[Key, Found] = {}
     for sample in trials.question.samples:
-        if trials.unsteady(Variation(sample)):
+        if trials.unsteady(Variation(sample, trials.question.locals[0])):
             what = "the same case twice, and not the same output: seed what is random, use the engine's clock"
             return [Found(Problem("output", "", what), Variation(sample))]
     spent = 0
@@ -68,7 +68,7 @@ def simple_cases(trials: Trials, places: int) -> Iterator[Variation]:
         places: about how many single cuts, FINs and resets to try.
     """
     question = trials.question
-    roots = [Variation(sample, local=local) for sample in question.samples for local in SIDES]
+    roots = [Variation(sample, local=local) for sample in question.samples for local in question.locals]
     share = max(4, places // max(1, len(roots)))
     yield from roots
     bytewise = [replace(root, cuts=everywhere(root.sample)) for root in roots]
@@ -167,7 +167,7 @@ def failing_calls(trials: Trials) -> Iterator[Variation]:
     """
     known: set[CallSite] = set()
     for sample in trials.question.samples:
-        for local in SIDES:
+        for local in trials.question.locals:
             root = Variation(sample, local=local)
             for case in (root, replace(root, cuts=everywhere(sample, 2))):
                 yield from _failing_one_more(trials, case, known)

@@ -48,6 +48,8 @@ class _Shrinking:
         """Does it show the same problem? Then it is the best so far."""
         if candidate in self._tried or len(self._tried) > _BUDGET:
             return False
+        if candidate.local not in self._trials.question.locals:
+            return False
         self._tried.add(candidate)
         if candidate.fails and candidate.fails == self._best.variation.fails:
             # In a smaller case the same call has another number.

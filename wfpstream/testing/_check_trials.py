@@ -16,8 +16,9 @@ from ._call_sites import CallSite
 from ._canonical import canonical, canonical_diff
 from ._check_judge import Expected, Problem, Severities, problems_of
 from ._check_play import Make, Played, play
-from ._check_samples import Sample
+from ._check_samples import SIDES, Sample
 from ._check_variation import Variation
+from ._world import Side
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class Question:
         repeat_fin: also indicate a FIN twice.
         api_failures: also make API calls fail.
         answers: what `Worker.call(fn, ...)` gets, by `fn`.
+        locals: the sides that are the local host, one after the other.
     """
 
     make: Make
@@ -45,6 +47,7 @@ class Question:
     repeat_fin: bool = False
     api_failures: bool = True
     answers: Mapping[Any, Any] = field(default_factory=dict)
+    locals: Sequence[Side] = SIDES
 
 
 @dataclass(slots=True)
