@@ -175,6 +175,25 @@ def test_strict_lets_an_error_meet_on_callout_error(classify: Callable[..., None
         driver.close()
 
 
+@pytest.mark.parametrize(("by_design", "severity"), [((), "E"), (("V-8",), "L"), (("V-6",), "E")])
+def test_what_a_callout_breaks_by_design_is_lint(by_design: tuple[str, ...], severity: str) -> None:
+    """VRF-1: a fault that is injected on purpose says so, for that very rule; then `strict` lets it be."""
+    options = EngineOptions()
+    options.verify.level = "strict"
+    driver = MemoryDriver(options=options)
+    callout = Plain(answering(PERMIT, enforced=99))
+    callout.breaks_by_design = by_design
+    driver.add(callout)
+    flow = driver.connect()
+    assert flow is not None
+    flow.send(b"x")
+    driver.settle()
+    (event,) = [event for event in driver.events if event["event"] == "violation"]
+    assert (event["rule"], event["severity"]) == ("V-8", severity)
+    assert flow.remote.reset is (severity == "E")
+    driver.close()
+
+
 def test_vrf_4_hints_are_off_by_default() -> None:
     """VRF-4: guesses that also fit legal callouts need `verify.hints`."""
     assert EngineOptions().verify.hints is False

@@ -29,6 +29,10 @@ _BROKEN: dict[Deed, tuple[str, ...]] = {"fin": ("V-19",), "blackhole": ("V-52",)
 _FOR_EVER = 1e9
 
 
+# An early end outbound; a FIN that is never to arrive.
+_BREAKS = {"fin": ("V-19",), "blackhole": ("V-52",)}
+
+
 class FaultLane(CountedLane):
     """A direction that may get the fault.
 
@@ -115,10 +119,10 @@ class FaultWorker(Worker):
 class Fault(CountingCallout[FaultLane]):
     """Breaks connections on purpose, and the same way in every run.
 
-    `fin` ends a direction early (outbound no callout may do that: V-19), `rst` resets the connection once the
-    bytes before it are written (what the kernel has not sent by then is lost), `stall` stops a direction,
-    `truncate` drops what follows but not the end, `blackhole` drops the end too, `corrupt` changes bytes,
-    `slice` cuts what follows into small pieces. A stall always recovers: after `for`, or when the callout is
+    `fin` ends a direction early (outbound no callout may do that: V-19, told as lint here), `rst` resets the
+    connection once the bytes before it are written (what the kernel has not sent by then is lost), `stall` stops a
+    direction, `truncate` drops what follows but not the end, `blackhole` drops the end too, `corrupt` changes
+    bytes, `slice` cuts what follows into small pieces. A stall always recovers: after `for`, or when the callout is
     removed (drained). With both directions each of them counts for itself.
 
     Args:
@@ -171,6 +175,7 @@ class Fault(CountingCallout[FaultLane]):
         )
         self.flows_are_independent = not self.plan.counts
         self.output_depends_on = () if at is None else ("time",)
+        self.breaks_by_design = _BREAKS.get(do, ())
         self.breaks_rules = _BROKEN.get(do, ())
 
     def opened(self, lane: FaultLane) -> None:

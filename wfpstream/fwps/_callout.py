@@ -5,7 +5,7 @@ Owns keys, run-time ids and registration (section 2). It must not know flows, no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from types import CodeType
 from typing import Any, ClassVar, Final, Protocol
 from uuid import UUID, uuid5
@@ -192,6 +192,7 @@ class ComfortableCallout(Protocol):
     injection_handle: int
     version: int
     flags: int
+    breaks_by_design: Collection[str]
     _ids: dict[int, int] | None
 
     @property

@@ -350,7 +350,7 @@ class Core:
         if verify.level == "off" and rule not in ALWAYS_REPORTED:
             return
         table = VIOLATION_RULES[rule]
-        severity = severity or table.severity
+        severity = "L" if self._is_by_design(rule, lane, entry) else severity or table.severity
         self.violations[rule] = self.violations.get(rule, 0) + 1
         frame = self.frame
         if frame is not None and lane is None and entry is None:
@@ -410,6 +410,12 @@ class Core:
             return False
         self._said[key] = now
         return True
+
+    def _is_by_design(self, rule: str, lane: Lane | None, entry: CalloutEntry | None) -> bool:
+        """The callout says that this is what it is for: a fault that is injected on purpose."""
+        if entry is None and lane is not None:
+            entry = lane.stage.entry
+        return entry is not None and entry.owner is not None and rule in entry.owner.breaks_by_design
 
     def _place_of_lane(self, lane: Lane) -> dict[str, Any]:
         stage = lane.stage
