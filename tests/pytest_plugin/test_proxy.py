@@ -406,7 +406,7 @@ def test_what_cannot_be_is_said_in_words(
     threads = threading.active_count()
     with pytest.raises(error, match=says):
         wfp_proxy(*arguments, **options)
-    assert threading.active_count() == threads
+    assert threading.active_count() <= threads
 
 
 def test_the_fixture_is_no_proxy(wfp_proxy: ProxyFactory) -> None:

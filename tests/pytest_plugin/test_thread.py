@@ -130,7 +130,7 @@ def test_an_error_before_it_is_ready_is_the_starters(error: Exception) -> None:
     with pytest.raises(type(error), match=str(error)):
         thread.start(main)
     assert thread.join()
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
 
 
 def test_ending_twice_is_ending_once(running: Running) -> None:

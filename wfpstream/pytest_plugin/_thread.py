@@ -21,8 +21,8 @@ __all__ = ["ProxyClosed", "ProxyHung", "ProxyThread"]
 
 T = TypeVar("T")
 
-# A loop that has nothing to do any more ends at once; longer means that it hangs.
-_END_TAKES = 5.0
+# How soon whoever waits for the end learns that it has hung instead.
+_LOOK_AGAIN = 0.1
 
 
 class ProxyClosed(RuntimeError):
@@ -52,10 +52,13 @@ class ProxyThread:
         self._on_hang = on_hang
         self._patience = patience
         self._pid = os.getpid()
+        self._watchdog: Watchdog | None = None
         self._token: trio.lowlevel.TrioToken | None = None
         self._lock = threading.Lock()
         self._waiting: set[Future[Any]] = set()
         self._ended = threading.Event()
+        if patience:
+            self._watchdog = Watchdog(self._knock, self._hangs, patience, self._ended)
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._main: Callable[[Callable[[Any], None]], Awaitable[None]]
         self._ready: Future[Any] = Future()
@@ -69,8 +72,8 @@ class ProxyThread:
         self._main = main
         self._thread.start()
         value: T = self._ready.result()
-        if self._patience:
-            Watchdog(self._knock, self._hangs, self._patience, self._ended).start()
+        if self._watchdog is not None:
+            self._watchdog.start()
         return value
 
     @property
@@ -150,14 +153,15 @@ class ProxyThread:
         return future.result(timeout)
 
     def join(self) -> bool:
-        """Wait for the end of the loop, if it has not hung; whether it has ended."""
-        if self.hung is None:
-            self._ended.wait(_END_TAKES + self._patience)
-        if self._ended.is_set():
-            self._thread.join()
-        elif self.hung is None:
-            self._hangs()
-        return self._ended.is_set()
+        """Wait until the loop has ended, however long that takes, or has hung; whether it has ended."""
+        while self.hung is None and not self._ended.wait(_LOOK_AGAIN):
+            pass
+        if self.hung is not None:
+            return False
+        self._thread.join()
+        if self._watchdog is not None:
+            self._watchdog.end()
+        return True
 
     # -- inside
 

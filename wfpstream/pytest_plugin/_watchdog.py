@@ -50,6 +50,13 @@ class Watchdog:
         """Begin."""
         self._thread.start()
 
+    def end(self) -> None:
+        """There is nothing left to watch; waits for its thread."""
+        self._ended.set()
+        self._answered.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
     def _watch(self) -> None:
         while self._knock(self._answered.set):
             if not self._is_answered():
