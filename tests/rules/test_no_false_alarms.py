@@ -143,9 +143,15 @@ CAPTURES = shared_captures()
 _NONE = pytest.param("", "", marks=pytest.mark.skip(reason=f"{SHARED} is not there"), id="no captures")
 
 
+def _param(kind: str, file: str) -> Any:
+    """The largest ones only where there is time."""
+    large = (SHARED / kind / file).stat().st_size > 1_000_000
+    return pytest.param(kind, file, id=file, marks=[pytest.mark.long] if large else [])
+
+
 each_capture = pytest.mark.parametrize(
     ("kind", "file"),
-    [pytest.param(kind, one["file"], id=one["file"]) for kind, one in CAPTURES] or [_NONE],
+    [_param(kind, one["file"]) for kind, one in CAPTURES] or [_NONE],
 )
 
 # All of them at once, in a sublayer each; two orders, so that inline and out of band stand above and below.

@@ -23,6 +23,7 @@ from ._records import (
 from ._stream_data import IndicatedData, Segment, StreamData
 from ._stream_state import ABORT, DATA, FIN, URGENT
 from ._violations import CALLOUT_FAULTS
+from ._watched_metadata import watching
 
 if TYPE_CHECKING:
     from ._core import Core
@@ -370,6 +371,7 @@ class Classifier:
         meta.discard_metadata = DiscardMetadata(
             DiscardModule.GENERAL, GeneralDiscardReason.FIREWALL_POLICY, lane.stage.filter.filter_id
         )
+        shown = watching(meta, self._report_member) if self.verifying else meta
         values = IncomingValues(layer, flow.stream_values.incoming_value)
         data = IndicatedData(rules.DIRECTION_FLAG[lane.direction], run.length, [(run.view, ())], lane, 1)
         for filter in core.filters.filters_at(layer):
@@ -384,7 +386,7 @@ class Classifier:
             try:
                 context = (STREAM_CONTEXT,) if entry.version else ()
                 assert entry.classify_fn is not None
-                entry.classify_fn(values, meta, packet, *context, filter, 0, out)
+                entry.classify_fn(values, shown, packet, *context, filter, 0, out)
             except CALLOUT_FAULTS as error:
                 core.violation("V-40", f"{type(error).__name__} at the discard layer: {error}", error=error)
             finally:
@@ -394,6 +396,9 @@ class Classifier:
                     "V-36", "ABSORB at a discard layer", flow=flow, entry=entry, filter_id=filter.filter_id
                 )
         data.invalidate(keep_chain=False)
+
+    def _report_member(self, member: str) -> None:
+        self.core.violation("V-30", f"metadata member {member} read without its presence bit")
 
     # -- events ----------------------------------------------------------------------------------------
 

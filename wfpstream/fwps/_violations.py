@@ -25,7 +25,9 @@ _PACKAGE = __name__.rpartition(".")[0].rpartition(".")[0]
 
 # A call on its way from a callout to the place that judges it goes through these rooms, and through nothing else of
 # this package: whatever lies behind another of its modules is a driver's caller, not a callout.
-_IN_BETWEEN = tuple(f"{_PACKAGE}.{room}." for room in ("fwp", "fwps", "fwpm", "engine"))
+_CALLOUTS = f"{_PACKAGE}.callouts."
+_BASES = f"{_PACKAGE}.callouts._"  # base classes and tools of callouts: they act on behalf of those
+_IN_BETWEEN = (*(f"{_PACKAGE}.{room}." for room in ("fwp", "fwps", "fwpm", "engine")), _BASES)
 _ON_BEHALF = (f"{_PACKAGE}.testing._accounted", f"{_PACKAGE}.testing._api_faults")
 _DOOR = f"{_PACKAGE}.engine._bridge"  # behind it is the event loop; the caller waits in a thread of its own
 
@@ -75,7 +77,9 @@ def where_defined(function: object, owner: object = None) -> str | None:
 
 def _is_callouts(module: str) -> bool:
     """Callouts are what is outside of this package, and the built-in ones."""
-    return module.startswith(_PACKAGE + ".callouts.") or not f"{module}.".startswith(_PACKAGE + ".")
+    if module.startswith(_CALLOUTS):
+        return not module.startswith(_BASES)
+    return not f"{module}.".startswith(_PACKAGE + ".")
 
 
 def _line_of(code: CodeType | None) -> str | None:
