@@ -39,9 +39,14 @@ CANNOT_PEND = NtStatus.STATUS_FWP_CANNOT_PEND
 
 
 def plain(
-    driver: MemoryDriver, action: ActionType, weight: int, layer: Any = None, flags: int = 0
+    driver: MemoryDriver,
+    action: ActionType,
+    weight: int,
+    layer: Any = None,
+    flags: int = 0,
+    callout_key: UUID | None = None,
 ) -> tuple[UUID, int]:
-    """A filter without callout, in a sublayer of its own: (sublayer key, filter id)."""
+    """A filter in a sublayer of its own, of no callout or of an object nobody registered: (sublayer key, filter id)."""
     key = uuid5(NAMESPACE_OID, f"weight {weight}")
     sub_layer = fwpm.SubLayer(sub_layer_key=key, display_data=fwpm.DisplayData("plain"), weight=weight)
     assert driver.session.sub_layer_add(sub_layer).ok
@@ -51,6 +56,7 @@ def plain(
         sub_layer_key=key,
         action_type=action,
         flags=flags,
+        callout_key=callout_key,
     )
     status, filter_id = driver.session.filter_add(wanted)
     assert status == SUCCESS
@@ -180,6 +186,48 @@ def test_reg_5_an_unregistered_callout_blocks() -> None:
     assert driver.fwps.callout_unregister_by_id(door.callout_id(LayerId.ALE_AUTH_CONNECT_V4)) == SUCCESS
     assert request(driver).verdict == "block"
     assert log == []
+
+
+NO_FLAG, IF_UNREGISTERED, CLEAR = (
+    0,
+    int(fwpm.FilterFlags.PERMIT_IF_CALLOUT_UNREGISTERED),
+    int(fwpm.FilterFlags.CLEAR_ACTION_RIGHT),
+)
+
+
+@pytest.mark.parametrize(
+    ("action", "flags", "verdict"),
+    [
+        (ActionType.CALLOUT_TERMINATING, NO_FLAG, "block"),
+        (ActionType.CALLOUT_TERMINATING, CLEAR, "block"),
+        (ActionType.CALLOUT_TERMINATING, IF_UNREGISTERED, "permit"),
+        (ActionType.CALLOUT_UNKNOWN, IF_UNREGISTERED | CLEAR, "permit"),
+        (ActionType.CALLOUT_INSPECTION, NO_FLAG, "permit"),
+    ],
+)
+def test_reg_6_what_stands_in_for_an_unregistered_callout(
+    action: ActionType, flags: int, verdict: str
+) -> None:
+    """REG-5, REG-6 before the stream: one flag permits, no other does; an inspection was never to decide."""
+    driver, _ = world()
+    key = uuid5(NAMESPACE_OID, "nobody's")
+    nobodys = fwpm.Callout(
+        callout_key=key,
+        display_data=fwpm.DisplayData("nobody's"),
+        applicable_layer=fwpm.LAYER_ALE_AUTH_CONNECT_V4,
+    )
+    assert driver.session.callout_add(nobodys)[0] == SUCCESS
+    plain(driver, action, 5, flags=flags, callout_key=key)
+    assert request(driver).verdict == verdict
+
+
+@pytest.mark.parametrize(("flags", "verdict"), [(NO_FLAG, "block"), (CLEAR, "permit")])
+def test_arb_14_one_flag_makes_a_plain_permit_hard(flags: int, verdict: str) -> None:
+    """ARB-14: against a plain block in a lighter sublayer."""
+    driver, _ = world()
+    plain(driver, ActionType.PERMIT, 9, flags=flags)
+    plain(driver, ActionType.BLOCK, 5)
+    assert request(driver).verdict == verdict
 
 
 # --- what the layers are shown --------------------------------------------------------------------

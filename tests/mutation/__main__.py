@@ -100,9 +100,9 @@ def file_name(name: str) -> str:
 
 
 def wide_tests(tree: Path) -> list[str]:
-    """All the rules that take seconds, the likeliest first."""
+    """All the rules that take seconds, and the connection layers."""
     rules = sorted(path.stem for path in (tree / "tests" / "rules").glob("test_*.py"))
-    return [f"tests/rules/{name}.py" for name in rules if name not in SLOW] + ["tests/fwps/test_offload.py"]
+    return [f"tests/rules/{name}.py" for name in rules if name not in SLOW] + ["tests/fwps"]
 
 
 def config(python: str, tests: list[str], folder: Path, timeout: float) -> str:
