@@ -140,7 +140,7 @@ def test_it(wfp_proxy):
                 assert served.recv(3) == b"abc"
         proxy.wait_flow(state="closed")
 """
-WHAT = "V-8 Breaking to_upstream at byte 0"
+WHAT = "V-8 Breaking (filter 1) to_upstream at byte 0 of flow 1"
 
 
 @pytest.mark.parametrize(("source", "label"), [(BREAKING, "pair 1"), (LIVE, "proxy 1")])
@@ -166,6 +166,13 @@ def test_under_strict_a_violation_fails_the_test(pytester: pytest.Pytester, sour
     result.assert_outcomes(failed=1)
     assert f"{label}: {WHAT}" in text_of(result)
     assert "a callout broke its contract:" in text_of(result)
+
+
+def test_a_test_that_failed_is_not_among_those_that_passed_with_violations(pytester: pytest.Pytester) -> None:
+    result = run(pytester, BREAKING + "    assert False\n")
+    result.assert_outcomes(failed=1)
+    assert WHAT in text_of(result)
+    assert "passed with violations" not in text_of(result)
 
 
 def test_switched_off_nothing_is_said(pytester: pytest.Pytester) -> None:

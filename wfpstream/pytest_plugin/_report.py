@@ -59,16 +59,15 @@ def tell(item: pytest.Item, report: pytest.TestReport) -> None:
 
 def summarize(terminal: pytest.TerminalReporter) -> None:
     """The violations of tests that passed all the same, at the end of the run."""
-    told: dict[str, str] = {}
-    for report in terminal.stats.get("passed", []):
-        for name, text in getattr(report, "sections", ()):
-            if name == VIOLATIONS:
-                told[report.nodeid] = text
-    # Found out when the test itself had passed: pytest counts no passed teardown.
-    for report in terminal.stats.get("", []):
-        for name, text in getattr(report, "sections", ()):
-            if name == VIOLATIONS:
-                told[report.nodeid] = text
+    # A violation may be found out when the test itself had passed: pytest files passed teardowns under "".
+    passed = [report for category in ("passed", "") for report in terminal.stats.get(category, [])]
+    failed = {one.nodeid for category in ("failed", "error") for one in terminal.stats.get(category, [])}
+    told = {
+        report.nodeid: text
+        for report in passed
+        for name, text in getattr(report, "sections", ())
+        if name == VIOLATIONS and report.nodeid not in failed
+    }
     if not told:
         return
     terminal.section(f"wfpstream: {len(told)} passed with violations of the callout contract")
@@ -90,12 +89,18 @@ def _describe(event: dict[str, Any]) -> str:
     """One violation in one line."""
     from wfpstream.observe import safe_text
 
-    who = " ".join(str(word) for word in (event.get("callout"), event.get("dir")) if word)
-    at = f" at byte {event['offset']}" if event.get("offset") is not None else ""
+    named = {
+        "callout": "{}",
+        "filter": "(filter {})",
+        "dir": "{}",
+        "offset": "at byte {}",
+        "flow": "of flow {}",
+    }
+    who = [form.format(event[key]) for key, form in named.items() if event.get(key) not in (None, "")]
     where = f", {event['where']}" if event.get("where") else ""
     documented = f" ({', '.join(event['documented'])})" if event.get("documented") else ""
-    rule = f". {event['says']}{documented}" if event.get("says") else ""
-    return safe_text(f"{event['rule']} {who}{at}{where}: {event.get('text', '')}{rule}")
+    rule = f"; {event['says'].rstrip('.')}{documented}" if event.get("says") else ""
+    return safe_text(f"{' '.join([event['rule'], *who])}{where}: {event.get('text', '')}{rule}")
 
 
 def _of_failure(item: pytest.Item, settings: Settings, watched: Sequence[Watched]) -> list[str]:
