@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.pytest_plugin.kit import (
     Pair,
@@ -30,7 +32,7 @@ from tests.pytest_plugin.kit import (
 from wfpstream.callouts import Latency
 from wfpstream.fwp import ActionType, CalloutFlags
 from wfpstream.fwps import Callout, OutOfBandCallout, Worker
-from wfpstream.pytest_plugin import ProxyFactory, WfpProxy
+from wfpstream.pytest_plugin import Change, ProxyFactory, WfpProxy
 
 # No call may take so long, whatever the machine is doing; each takes 1 to 3 ms on an idle one.
 SOON = 5.0
@@ -185,10 +187,53 @@ def test_nothing_is_lost_when_many_faults_overlap(wfp_proxy: ProxyFactory, upstr
         assert down()
 
 
+steps = st.one_of(
+    st.tuples(st.just("fault"), st.sampled_from(RECOVERABLE)),
+    st.tuples(st.just("stall"), st.sampled_from(["to_client", "to_upstream", "both"])),
+    st.tuples(st.just("down"), st.sampled_from(["refuse", "accept_rst", "blackhole"])),
+    st.tuples(st.just("take back"), st.integers(0, 9)),
+    st.tuples(st.just("send"), st.integers(0, 1)),
+)
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(steps=st.lists(steps, max_size=14), local=st.sampled_from(["client", "server"]))
+def test_whatever_is_done_and_taken_back_every_byte_arrives(
+    wfp_proxy: ProxyFactory, upstream: Upstream, steps: list[tuple[str, Any]], local: str
+) -> None:
+    with wfp_proxy(upstream.address, local=local, verify="strict") as proxy:
+        pair = upstream.pair(proxy)
+        sent = [bytearray(), bytearray()]
+        changes: list[Change] = []
+        for number, (what, which) in enumerate(steps):
+            if what == "fault":
+                changes.append(proxy.fault(which))
+            elif what == "stall":
+                changes.append(proxy.stalled(which))
+            elif what == "down":
+                changes.append(proxy.down(which, live="keep"))
+            elif what == "take back" and changes:
+                changes.pop(which % len(changes)).remove()
+            elif what == "send":
+                data = b"%d: " % number + bytes(range(256)) * (number % 3)
+                pair[which].sendall(data)
+                sent[which] += data
+        for change in changes:
+            change.remove()
+        for sock in pair:
+            sock.shutdown(socket.SHUT_WR)
+        assert read_all(pair.server) == (bytes(sent[0]), "fin")
+        assert read_all(pair.client) == (bytes(sent[1]), "fin")
+        assert proxy.violations() == []
+        for sock in pair:
+            sock.close()
+
+
+@pytest.mark.parametrize("local", ["client", "server"])
 @pytest.mark.parametrize("direction", ["to_client", "to_upstream", "both"])
-def test_a_stall_recovers(wfp_proxy: ProxyFactory, upstream: Upstream, direction: Any) -> None:
+def test_a_stall_recovers(wfp_proxy: ProxyFactory, upstream: Upstream, direction: Any, local: str) -> None:
     """It turns into no close, neither when it begins nor when it ends."""
-    proxy = wfp_proxy(upstream.address)
+    proxy = wfp_proxy(upstream.address, local=local)
     pair = upstream.pair(proxy)
     works(pair)
     stalled = {"to_client": [(1, 0)], "to_upstream": [(0, 1)], "both": [(0, 1), (1, 0)]}[direction]
