@@ -273,6 +273,7 @@ def test_a_list_leaked_on_the_error_path_is_told_with_its_place() -> None:
     assert leak.failed[0].site.call == "stream_inject_async"
     assert "test_api_faults.py" in leak.where[0]
     assert "V-34" in report.text()
+    assert f"  reset      {leak.site}\n" in report.text()
 
 
 def test_bytes_lost_in_silence_are_told() -> None:

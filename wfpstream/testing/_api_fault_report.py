@@ -75,6 +75,7 @@ class FaultResult:
 
     Attributes:
         what: the plan, in words.
+        site: the call site it was for; None for one that fails at random.
         failed: the calls that failed.
         fate: what became of the connection; None when the run raised.
         violations: rule ids the verifier told that it does not tell without failures; leaks are among them, lint
@@ -85,6 +86,7 @@ class FaultResult:
     """
 
     what: str
+    site: CallSite | None = None
     failed: Sequence[FailedCall] = ()
     fate: Fate | None = None
     violations: Sequence[str] = ()
@@ -123,15 +125,20 @@ class ApiFaultReport:
         return self.complete and not self.failures
 
     def text(self) -> str:
-        """For people: the call sites, then what was not survived."""
+        """For people: the call sites with what came of failures there, then what was not survived."""
         runs, bad = len(self.results), len(self.failures)
         lines = [f"{len(self.sites)} call sites, {runs} runs with failures, {bad} not survived"]
         if not self.complete:
             lines.append("not every call site was tried: the limit of runs was reached")
-        lines += [f"  {site}" for site in self.sites]
+        lines += [f"  {self._fates(site):10} {site}" for site in self.sites]
         for result in self.failures:
             lines += ["", *_told(result)]
         return "\n".join(lines)
+
+    def _fates(self, site: CallSite) -> str:
+        """What came of failures at this site, in a word or two."""
+        words = [result.fate or "error" for result in self.results if result.site == site]
+        return ", ".join(dict.fromkeys(words))
 
 
 def _told(result: FaultResult) -> list[str]:
@@ -187,7 +194,7 @@ def check_api_faults(
                 report.sites.append(one.site)
             often = "for good" if count is None else "once" if count == 1 else f"{count} times"
             what = f"failing {often}: " + ", and then ".join(map(str, one.sites))
-            report.results.append(_judged(what, one.plan, found.baseline, one.outcome, one.error))
+            report.results.append(_judged(what, one.site, one.plan, found.baseline, one.outcome, one.error))
     if random_runs:
         _try_at_random(trial, report, random_runs, rate, seed, calls, statuses)
     return report
@@ -211,7 +218,7 @@ def _try_at_random(
         except Exception as raised:  # judged below
             error = raised
         what = f"failing at random: rate {rate:g}, seed {number}"
-        report.results.append(_judged(what, plan, baseline, outcome, error))
+        report.results.append(_judged(what, None, plan, baseline, outcome, error))
 
 
 @dataclass(slots=True)
@@ -251,9 +258,14 @@ class _Trial:
 
 
 def _judged(
-    what: str, plan: ApiFaults, baseline: _Ending, ending: _Ending | None, error: Exception | None
+    what: str,
+    site: CallSite | None,
+    plan: ApiFaults,
+    baseline: _Ending,
+    ending: _Ending | None,
+    error: Exception | None,
 ) -> FaultResult:
-    result = FaultResult(what, plan.failed)
+    result = FaultResult(what, site, plan.failed)
     if error is not None:
         result.error = _line(error)
     if ending is None:
