@@ -63,9 +63,10 @@ class Runner:
     async def main(self, ready: Callable[[Proxy], None]) -> None:
         """Run it to its end. Raises OSError: it cannot listen there; FwpError, ValueError: it cannot use a callout."""
         setting = self.setting
-        self.engine.add_sink(self.log)
         for sink in setting.sinks:
             self.engine.add_sink(sink)
+        # The last one: it wakes who waits for an event, and by then everybody has it.
+        self.engine.add_sink(self.log)
         self.add(setting.callouts)
 
         def listens(proxy: Proxy) -> None:
