@@ -357,6 +357,18 @@ def test_verification_warns_unless_told_otherwise(wfp_proxy: ProxyFactory, upstr
     assert wfp_proxy(upstream.address, verify="off").engine.options.verify.level == "off"
 
 
+@pytest.mark.wfpstream(verify="strict")
+def test_the_markers_level_holds_unless_the_proxy_has_its_own(
+    wfp_proxy: ProxyFactory, upstream: Upstream
+) -> None:
+    levels = [
+        wfp_proxy(upstream.address, verify=verify).engine.options.verify
+        for verify in (None, {"callback_budget": "10ms"}, {"level": "off"})
+    ]
+    assert [verify.level for verify in levels] == ["strict", "strict", "off"]
+    assert [verify.callback_budget for verify in levels] == [5, 0.01, 5]
+
+
 def test_the_local_host_may_be_the_server(wfp_proxy: ProxyFactory, upstream: Upstream) -> None:
     proxy = wfp_proxy(upstream.address, callouts=["monitor,log=none"], local="server")
     client, server = upstream.pair(proxy)

@@ -6,7 +6,7 @@ Owns which proxies there are, that all are closed, and what is complained of the
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -72,7 +72,10 @@ class ProxyFactory:
         """
         settings = settings_of(self._owner)
         recorder = Recorder(settings.chop, settings.seed, clock=time.monotonic)
-        setting = read_setting(upstream, callouts, settings.seed, {"verify": settings.verify, **options})
+        verify = options.get("verify")
+        if verify is None or isinstance(verify, Mapping):
+            options["verify"] = {"level": settings.verify, **(verify or {})}
+        setting = read_setting(upstream, callouts, settings.seed, options)
         setting.sinks, setting.tap = (recorder,), recorder
         proxy = WfpProxy(setting)
         self.proxies.append(proxy)
