@@ -238,6 +238,43 @@ def test_a_callout_may_say_that_its_output_depends_on_cuts() -> None:
     assert not examine(SaysMarking, depends_on=()).passed
 
 
+def test_a_callout_that_never_rests_is_given_up() -> None:
+    class Restless(Editor):
+        def decide(self, call: Indication) -> None:
+            call.permit()
+            self.again()
+
+        def again(self) -> None:
+            self.after(0.0, self.again)
+
+    failure = only(examine(Restless, effort=10))
+    assert failure.problem.kind == "failure"
+    assert "did not come to rest" in failure.problem.text
+
+
+class Reinjecting(Editor):
+    """Passes on what has an odd length, takes out and puts back what has an even one."""
+
+    def decide(self, call: Indication) -> None:
+        data = call.stream.tobytes()
+        if len(data) % 2 or not data:
+            call.permit()
+        else:
+            call.block()
+            self.put_in(call, data)
+
+
+def test_decisions_that_depend_on_cuts_are_worth_a_note() -> None:
+    """IND-26 is promised for those that do not."""
+    report = examine(Reinjecting, effort=40)
+    assert report.passed
+    assert report.same_log is False
+    assert report.notes == [
+        "what it decides depends on where the stream is cut, although its output does not"
+    ]
+    assert examine(editors.Waiting, effort=10).same_log is True
+
+
 class LastWord(Editor):
     """Says at the end of a direction how many bytes the other one had so far."""
 

@@ -96,7 +96,8 @@ def check_callout(
     Raises:
         CheckFailed: something is wrong.
         HypothesisMissing: hypothesis is not installed (extra `test`).
-        ValueError: a sample, a case or a dependence that is none.
+        TypeError: a sample that is none.
+        ValueError: a case or a dependence that is none.
     """
     report = examine_callout(
         callout,

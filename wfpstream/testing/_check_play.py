@@ -31,6 +31,9 @@ Unload = Callable[[], object]
 PATIENCE = 3600.0
 WAKINGS = 5000
 
+# Turns at one instant; more of them never end, and a search must not wait for each of its cases to find out.
+_TURNS = 5000
+
 # With a slow receiver the engine stops reading early, or no sample would ever meet back-pressure.
 _SMALL_UNSENT = 64
 
@@ -169,6 +172,7 @@ class _Play:
         self._driver = MemoryDriver(
             _options_of(variation, options), local=variation.local, schedule=_schedule_of(variation)
         )
+        self._driver.most_turns = _TURNS
         self._sink = _Violations()
         self._driver.engine.add_sink(self._sink)
         if not trace:

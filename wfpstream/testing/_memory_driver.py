@@ -306,6 +306,9 @@ class MemoryDriver:
         local: which side is the local host of flows made by `connect`.
         tap: sees what both peers of every flow send and get, and may cut what they send.
         schedule: says in each turn what timers and workers may do; without one all of it, at once.
+
+    Attributes:
+        most_turns: turns after which an engine that does not come to rest is given up.
     """
 
     def __init__(
@@ -324,6 +327,7 @@ class MemoryDriver:
         self.closed = False
         self.local = local
         self.tap = tap
+        self.most_turns = MAX_TURNS
         self._schedule = schedule
         self.events = EventList()
         self.engine = engine or FilterEngine(lambda: self.now, options)
@@ -430,7 +434,7 @@ class MemoryDriver:
             return
         self._settling = True
         try:
-            for _ in range(MAX_TURNS):
+            for _ in range(self.most_turns):
                 while self._soon:
                     self._soon.popleft()()
                 work = self._next_work(patient)
@@ -438,7 +442,7 @@ class MemoryDriver:
                     return
                 for flow in self.engine.turn(work):
                     self._serve(flow)
-            raise AssertionError(f"the engine did not come to rest within {MAX_TURNS} turns")
+            raise AssertionError(f"the engine did not come to rest within {self.most_turns} turns")
         finally:
             self._settling = False
 
