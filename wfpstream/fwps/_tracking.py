@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ._core import PastFlow
 from ._violations import where_in_callout
 
 if TYPE_CHECKING:
@@ -19,12 +20,20 @@ if TYPE_CHECKING:
 REMEMBERED = 10_000  # contexts of flows that are over; who uses one so much later is not caught
 
 
-class Owner(NamedTuple):
-    """Whose context it is, or should have become."""
+class Refused(NamedTuple):
+    """Whose context it should have become, and where."""
 
     flow: Flow
     entry: CalloutEntry
     where: str | None
+
+
+class Past(NamedTuple):
+    """Whose context it was. The flow itself is not kept for the sake of a report."""
+
+    number: int
+    filter_id: int
+    entry: CalloutEntry
 
 
 class Tracking:
@@ -36,8 +45,8 @@ class Tracking:
         self._objects: dict[int, Any] = {}
         self._verifying = core.options.verify.level != "off"
         self._stored: dict[int, int] = {}  # how many associations name it
-        self._over: dict[int, Owner] = {}  # its flowDeleteFn has returned
-        self._refused: dict[int, Owner] = {}  # Associate answered STATUS_OBJECT_NAME_EXISTS
+        self._over: dict[int, Past] = {}  # its flowDeleteFn has returned
+        self._refused: dict[int, Refused] = {}  # Associate answered STATUS_OBJECT_NAME_EXISTS
         self._deleting: int | None = None
 
     def track(self, obj: object) -> int:
@@ -65,7 +74,8 @@ class Tracking:
         owner = self._over.get(handle)
         if owner is not None:
             text = f"a context {what} after its flowDeleteFn had returned"
-            self._core.violation("V-31", text, flow=owner.flow, entry=owner.entry)
+            past = PastFlow(owner.number, 0.0, {})
+            self._core.violation("V-31", text, entry=owner.entry, filter_id=owner.filter_id, past=past)
 
     # -- what becomes of contexts ----------------------------------------------------------------------
 
@@ -78,7 +88,7 @@ class Tracking:
     def refused(self, handle: int, flow: Flow, entry: CalloutEntry) -> None:
         """CTX-6: the flow had one already, so this one is still its caller's."""
         if self._verifying and handle in self._objects and handle not in self._stored:
-            self._refused[handle] = Owner(flow, entry, where_in_callout())
+            self._refused[handle] = Refused(flow, entry, where_in_callout())
 
     def deleting(self, handle: int | None) -> int | None:
         """flowDeleteFn runs for it (None: no more), and may release it. Returns for which it ran before."""
@@ -93,7 +103,9 @@ class Tracking:
         elif left == 0:
             if len(self._over) >= REMEMBERED:
                 self._over.pop(next(iter(self._over)))
-            self._over[handle] = Owner(flow, entry, None)
+            stage = flow.stage_of(entry.callout_id)
+            filter_id = stage.filter.filter_id if stage is not None else 0
+            self._over[handle] = Past(flow.number, filter_id, entry)
 
     def flow_over(self, flow: Flow) -> None:
         """A while after the flow's end nobody can be about to free what it did not take (V-41, VRF-2)."""
