@@ -350,7 +350,7 @@ async def serve_proxy(
     """
     opened = await open_listeners(listeners, bound)
     hub = Hub.open(engine)
-    hub.tap = tap
+    hub.tap = tap or hub.tap  # one engine, one tap: that of whoever brings one
     proxy = Proxy(hub, opened, grace, log, Departures(mark, log), original)
     try:
         async with trio.open_nursery() as nursery:
