@@ -23,6 +23,7 @@ def test_a_built_in_does_the_same_however_its_streams_come(case: Case) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_a_built_in_does_the_same_in_a_long_search(case: Case) -> None:
     check_callout(case.make, words=WORDS, effort=2000, repeat_fin=True)
@@ -46,6 +47,14 @@ def test_a_fault_at_a_time_depends_on_time() -> None:
 def test_an_early_fin_is_broken_on_purpose() -> None:
     """V-19 is not told of the callout whose job it is."""
     assert check_callout(lambda: Fault(do="fin", after=3), effort=40).notes == ["it breaks on purpose: V-19"]
+
+
+def test_a_stall_without_an_end_keeps_the_fin_on_purpose() -> None:
+    """V-52; one that recovers does not."""
+    assert check_callout(lambda: Fault(do="stall", after=3), effort=60).notes == [
+        "it breaks on purpose: V-52"
+    ]
+    assert check_callout(lambda: Fault(do="stall", after=3, for_="1s"), effort=60).notes == []
 
 
 @pytest.mark.parametrize("mode", ["inline", "oob"])

@@ -176,7 +176,8 @@ class Fault(CountingCallout[FaultLane]):
         self.flows_are_independent = not self.plan.counts
         self.output_depends_on = () if at is None else ("time",)
         self.breaks_by_design = _BREAKS.get(do, ())
-        self.breaks_rules = _BROKEN.get(do, ())
+        for_ever = do == "stall" and for_ is None
+        self.breaks_rules = ("V-52",) if for_ever else _BROKEN.get(do, ())
 
     def opened(self, lane: FaultLane) -> None:
         """Choose; a fault at a time has its clock started."""
