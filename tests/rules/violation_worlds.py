@@ -127,7 +127,7 @@ class TimerInjection(Bad):
     line = "self.inject(flow_id, STREAM_V4, SEND"
 
     def misbehave(self, meta: Any, packet: Any, out: Any) -> None:
-        self.after(0.01, self.later, meta.flow_handle)
+        self.after(0.0, self.later, meta.flow_handle)
 
     def later(self, flow_id: int) -> None:
         self.inject(flow_id, STREAM_V4, SEND, b"x")
