@@ -5,6 +5,7 @@ Every other test closes its ledgers too; here the single terms are told apart.
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from tests.rules.minimal import DEFER, DROP, NEED_MORE_DATA, NONE, RECEIVE, SEND
 from tests.scenarios.support import ALLOW, NMD, B, Bench, C, P, Script, inj
 from tests.scenarios.support_api import ManagedBench, in_one_sub_layer
 from wfpstream.engine import EngineOptions
+from wfpstream.fwps._ledger import DirectionLedger, StageLedger
 
 
 def test_led_1_terms_of_a_stage() -> None:
@@ -204,3 +206,28 @@ def test_led_5_no_fault_event_after_violations() -> None:
     w.close()
     assert w.events("ledger_fault") == []
     assert len(w.caught) > 3
+
+
+def test_led_2_what_is_between_two_stages_has_left_one_and_not_reached_the_other() -> None:
+    """LED-2, LED-4: three of ten bytes are on their way from the first stage to the second."""
+    first = stage_ledger(in_=10, permitted=10, in_transit=3)
+    second = stage_ledger(in_=7, permitted=7)
+    assert direction_ledger(read=10, queued=3, written=7, stages=(first, second)).faults() == []
+    for wrong in (0, 2, 4):
+        ledger = direction_ledger(
+            read=10, queued=3, written=7, stages=(replace(first, in_transit=wrong), second)
+        )
+        (fault,) = ledger.faults()
+        assert fault.startswith(f"LED-2 before stage 1: {10 - wrong} arrived")
+
+
+def stage_ledger(**counts: int) -> StageLedger:
+    """A stage in which nothing happened but `counts`."""
+    names = [field.name for field in fields(StageLedger)]
+    return StageLedger(**(dict.fromkeys(names, 0) | counts))
+
+
+def direction_ledger(stages: tuple[StageLedger, ...], **counts: int) -> DirectionLedger:
+    """A direction in which nothing happened but `counts`, and what its stages say."""
+    names = [field.name for field in fields(DirectionLedger) if field.name != "stages"]
+    return DirectionLedger(stages=stages, **(dict.fromkeys(names, 0) | counts))
