@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from wfpstream.pytest_plugin import WfpProxy
 
-LIMIT = 10.0
+LIMIT = 30.0
 _RESET = struct.pack("ii", 1, 0)
 
 
