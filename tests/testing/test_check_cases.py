@@ -12,9 +12,9 @@ from hypothesis import given
 from wfpstream.engine import EngineOptions
 from wfpstream.fwps import OutOfBandCallout, Worker
 from wfpstream.testing import Said, Sample
-from wfpstream.testing._check_play import play
-from wfpstream.testing._check_samples import SIDES, samples_of_words
-from wfpstream.testing._check_variation import Broken, Variation, case_text, pieces_of, read_case
+from wfpstream.testing._check._play import play
+from wfpstream.testing._check._samples import SIDES, samples_of_words
+from wfpstream.testing._check._variation import Broken, Variation, case_text, pieces_of, read_case
 
 SAMPLE = Sample(
     (Said("client", b"one"), Said("server", b"two"), Said("client", b"three"), Said("server", end=True)),

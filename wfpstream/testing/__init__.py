@@ -16,12 +16,18 @@ from ._canonical import (
     canonical,
     canonical_diff,
 )
-from ._check_callout import CheckFailed, check_callout, examine_callout
+from ._check import (
+    CheckFailed,
+    CheckFailure,
+    CheckReport,
+    HypothesisMissing,
+    Problem,
+    Said,
+    Sample,
+    check_callout,
+    examine_callout,
+)
 from ._check_driver import DriverReport, check_driver
-from ._check_judge import Problem
-from ._check_mixtures import HypothesisMissing
-from ._check_report import CheckFailure, CheckReport
-from ._check_samples import Said, Sample
 from ._chop import Chop, Cutter
 from ._memory_driver import EventList, FlowEnds, MemoryDriver, Peer
 from ._memory_world import MemoryWorld

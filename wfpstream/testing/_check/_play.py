@@ -14,14 +14,14 @@ from typing import Any
 from wfpstream.engine import EngineOptions, FilterEngine, Work
 from wfpstream.fwp import NtStatus
 from wfpstream.fwps import Callout
+from wfpstream.testing._api_faults import FAILING_CALLS, ApiFaults
+from wfpstream.testing._call_sites import CallSite
+from wfpstream.testing._memory_driver import FlowEnds, MemoryDriver, Peer
+from wfpstream.testing._schedule import LateSchedule, PlannedSchedule, Schedule
+from wfpstream.testing._world import EndState, Side
 
-from ._api_faults import FAILING_CALLS, ApiFaults
-from ._call_sites import CallSite
-from ._check_samples import SIDES
-from ._check_variation import Broken, Piece, Variation, pieces_of
-from ._memory_driver import FlowEnds, MemoryDriver, Peer
-from ._schedule import LateSchedule, PlannedSchedule, Schedule
-from ._world import EndState, Side
+from ._samples import SIDES
+from ._variation import Broken, Piece, Variation, pieces_of
 
 Callouts = Callout | Sequence[Callout] | Callable[[FilterEngine], object]
 Make = Callable[[], Callouts]

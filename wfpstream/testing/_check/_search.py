@@ -10,13 +10,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ._call_sites import CallSite
-from ._check_judge import Problem
-from ._check_mixtures import try_mixtures
-from ._check_samples import SIDES, Sample
-from ._check_shrink import smaller
-from ._check_trials import Found, Question, Trials
-from ._check_variation import Broken, Variation, pieces_of
+from wfpstream.testing._call_sites import CallSite
+
+from ._judge import Problem
+from ._mixtures import try_mixtures
+from ._samples import SIDES, Sample
+from ._shrink import smaller
+from ._trials import Found, Question, Trials
+from ._variation import Broken, Variation, pieces_of
 
 # Streams up to this many bytes are cut at every place; longer ones at places spread over them.
 _EVERY_PLACE = 64

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ._world import Side
+from wfpstream.testing._world import Side
 
 SIDES: tuple[Side, Side] = ("client", "server")
 

@@ -11,11 +11,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from ._call_sites import CallSite
-from ._check_judge import Problem
-from ._check_samples import SIDES, Said, Sample
-from ._check_trials import Found, Trials
-from ._check_variation import Broken, Variation, pieces_of
+from wfpstream.testing._call_sites import CallSite
+
+from ._judge import Problem
+from ._samples import SIDES, Said, Sample
+from ._trials import Found, Trials
+from ._variation import Broken, Variation, pieces_of
 
 T = TypeVar("T")
 

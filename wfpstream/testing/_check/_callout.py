@@ -12,16 +12,16 @@ from typing import Any
 
 from wfpstream.engine import EngineOptions
 from wfpstream.fwps import Callout
+from wfpstream.testing._world import Side
 
-from ._check_judge import Expected, severities_from
-from ._check_mixtures import require_hypothesis
-from ._check_play import Callouts, Make
-from ._check_report import CheckReport, describe_failure
-from ._check_samples import SIDES, SampleLike, sample_of, samples_of_words
-from ._check_search import everywhere, search
-from ._check_trials import Found, Question, Trials
-from ._check_variation import DEPENDENCES, Variation, read_case
-from ._world import Side
+from ._judge import Expected, severities_from
+from ._mixtures import require_hypothesis
+from ._play import Callouts, Make
+from ._report import CheckReport, describe_failure
+from ._samples import SIDES, SampleLike, sample_of, samples_of_words
+from ._search import everywhere, search
+from ._trials import Found, Question, Trials
+from ._variation import DEPENDENCES, Variation, read_case
 
 EFFORT = 300
 MOST = 6

@@ -12,8 +12,9 @@ from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from typing import Any, Literal
 
-from ._check_samples import SIDES, Said, Sample
-from ._world import Side
+from wfpstream.testing._world import Side
+
+from ._samples import SIDES, Said, Sample
 
 Cuts = tuple[tuple[int, ...], tuple[int, ...]]
 Workers = Literal["normal", "early", "late"]

@@ -11,14 +11,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from wfpstream.engine import EngineOptions
+from wfpstream.testing._call_sites import CallSite
+from wfpstream.testing._canonical import canonical, canonical_diff
+from wfpstream.testing._world import Side
 
-from ._call_sites import CallSite
-from ._canonical import canonical, canonical_diff
-from ._check_judge import Expected, Problem, Severities, problems_of
-from ._check_play import Make, Played, play
-from ._check_samples import SIDES, Sample
-from ._check_variation import Variation
-from ._world import Side
+from ._judge import Expected, Problem, Severities, problems_of
+from ._play import Make, Played, play
+from ._samples import SIDES, Sample
+from ._variation import Variation
 
 
 @dataclass(frozen=True, slots=True)

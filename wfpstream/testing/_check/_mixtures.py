@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ._check_samples import SIDES, Sample
-from ._check_trials import Found, Question, Trials
-from ._check_variation import Broken, Variation, pieces_of
+from ._samples import SIDES, Sample
+from ._trials import Found, Question, Trials
+from ._variation import Broken, Variation, pieces_of
 
 if TYPE_CHECKING:
     from hypothesis.strategies import DrawFn, SearchStrategy

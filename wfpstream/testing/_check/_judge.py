@@ -10,10 +10,11 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ._check_play import Played
-from ._check_samples import SIDES
-from ._check_variation import Variation
-from ._world import EndState, Side
+from wfpstream.testing._world import EndState, Side
+
+from ._play import Played
+from ._samples import SIDES
+from ._variation import Variation
 
 Expected = Callable[[str, bytes], bytes]
 DIRECTIONS = {"server": "to_upstream", "client": "to_client"}

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ._check_judge import Problem
-from ._check_samples import SIDES, Sample
-from ._check_trials import Found, Trials
-from ._check_variation import Piece, Variation, case_text, pieces_of
+from ._judge import Problem
+from ._samples import SIDES, Sample
+from ._trials import Found, Trials
+from ._variation import Piece, Variation, case_text, pieces_of
 
 _MOST_LINES = 40
 _MOST_SHOWN = 60
