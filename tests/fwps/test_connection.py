@@ -230,6 +230,27 @@ def test_arb_14_one_flag_makes_a_plain_permit_hard(flags: int, verdict: str) -> 
     assert request(driver).verdict == verdict
 
 
+@pytest.mark.parametrize(
+    ("heavier", "lighter", "verdict"),
+    [(ActionType.PERMIT, ActionType.BLOCK, "permit"), (ActionType.BLOCK, ActionType.PERMIT, "block")],
+)
+def test_arb_2_the_first_decision_in_a_sublayer_stands(
+    heavier: ActionType, lighter: ActionType, verdict: str
+) -> None:
+    """ARB-2 before the stream: who is lighter in the same sublayer is not asked any more."""
+    driver, _ = world()
+    for weight, action in ((uint64(9), heavier), (uint64(5), lighter)):
+        wanted = fwpm.Filter(
+            display_data=fwpm.DisplayData("plain"),
+            layer_key=fwpm.LAYER_ALE_AUTH_CONNECT_V4,
+            sub_layer_key=fwpm.SUBLAYER_UNIVERSAL,
+            action_type=action,
+            weight=weight,
+        )
+        assert driver.session.filter_add(wanted)[0] == SUCCESS
+    assert request(driver).verdict == verdict
+
+
 # --- what the layers are shown --------------------------------------------------------------------
 
 LOCAL, REMOTE = int(IPv4Address("10.0.0.1")), int(IPv4Address("10.0.0.2"))
