@@ -14,7 +14,7 @@ BENCH_ARGS ?=
 MUTATE_ARGS ?=
 RUNS ?= 500
 FIRST ?= 1
-WHOLE_EVERY ?= 7
+ROUNDS ?= 10
 
 .PHONY: help venv demo test long churn torture mutate flake check format bench dist clean
 .DEFAULT_GOAL := help
@@ -24,7 +24,7 @@ help:
 	@echo 'make test    the tests (no root, no other program needed); PYTEST_ARGS=...'
 	@echo 'make long    all tests, the long ones and the deep property profiles included'
 	@echo 'make churn   1 GiB each way through the proxy while its rules change; CHURN_MIB=... CHURN_SEED=...'
-	@echo 'make flake   the pytest plugin'"'"'s own tests many times, in random order; RUNS=500 FIRST=1 WHOLE_EVERY=7'
+	@echo 'make flake   the pytest plugin'"'"'s own tests many times, in random order; RUNS=500 ROUNDS=10 FIRST=1'
 	@echo 'make torture the full torture suite against our own proxy: minutes'
 	@echo 'make mutate  changes fwps at random places and sees whether a test notices: an hour; MUTATE_ARGS=...'
 	@echo 'make check   ruff check, ruff format --check, mypy'
@@ -69,7 +69,7 @@ churn: $(STAMP)
 	$(BIN)/python -m pytest -m long -s tests/transport/test_churn.py tests/system/test_churn.py
 
 flake: $(STAMP)
-	$(BIN)/python -m tests.flake --runs $(RUNS) --first $(FIRST) --whole-every $(WHOLE_EVERY)
+	$(BIN)/python -m tests.flake --runs $(RUNS) --rounds $(ROUNDS) --first $(FIRST)
 
 torture: $(STAMP)
 	$(BIN)/python -m pytest -m long -s tests/torture

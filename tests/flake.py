@@ -11,11 +11,19 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 SUITE = "tests/pytest_plugin"
-# They start pytest sessions of their own, which takes two thirds of a run's time: in some of the runs only.
-SESSIONS = ("test_proxy_sessions.py", "test_failures.py")
+# They start pytest sessions of their own, which takes most of a run's time: in some of the runs only.
+SESSIONS = (
+    "test_proxy_sessions.py",
+    "test_failures.py",
+    "test_leaks.py",
+    "test_options.py",
+    "test_pair_fixture.py",
+    "test_trace_fixture.py",
+)
 FOLDER = Path("build/flake")
 # Longer than a run ever takes; one that is still there hangs, which is a flake too.
 LONGEST = 1200.0
@@ -27,6 +35,7 @@ class Tally:
 
     first: int
     runs: int = 0
+    sessions: int = 0
     spread: int = 0
     whole: int = 0
     failed: list[int] = field(default_factory=list)
@@ -41,33 +50,34 @@ class Tally:
         if self.failed:
             failed += f" (seeds {', '.join(map(str, self.failed))}; output in {FOLDER}/)"
         return (
-            f"flake: {suite}, {tests} tests, {self.runs} runs in random order "
-            f"(seeds {self.first} to {self.first + self.runs - 1}), {self.spread} of them under xdist, "
-            f"{self.whole} with {' and '.join(SESSIONS)}: "
+            f"flake: {suite}, {tests} tests a session, {self.runs} runs in random order in {self.sessions} sessions "
+            f"(seeds {self.first} to {self.first + self.sessions - 1}), {self.spread} runs of them under xdist, "
+            f"{self.whole} with the tests that start sessions of their own: "
             f"{failed}, {minutes:.0f} min"
         )
 
 
-def command(suite: str, seed: int, spread: bool, whole: bool) -> list[str]:
-    """One run: a seed is an order; under xdist the tests are handed out one by one."""
+def command(suite: str, seed: int, spread: bool, whole: bool, rounds: int) -> list[str]:
+    """One session: a seed is an order, of all rounds of all tests; under xdist they are handed out one by one."""
     order = ["--random-order", "--random-order-bucket=global", f"--random-order-seed={seed}"]
     where = ["-n", "2", "--dist", "load"] if spread else ["-n", "0"]
     without = [] if whole else [f"--ignore-glob=/*/{name}" for name in SESSIONS]
-    base = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    base = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--count={rounds}"]
     return [*base, *order, *where, *without, *suite.split()]
 
 
-def run_once(suite: str, seed: int, whole: bool, tally: Tally) -> None:
-    """One run; its output is kept when it failed."""
+def run_session(suite: str, seed: int, whole: bool, rounds: int, tally: Tally) -> None:
+    """One session of so many rounds; its output is kept when it failed."""
     spread = bool(seed % 2)
-    line = command(suite, seed, spread, whole)
+    line = command(suite, seed, spread, whole, rounds)
     try:
         done = subprocess.run(line, capture_output=True, text=True, timeout=LONGEST, check=False)
         code, output = done.returncode, done.stdout + done.stderr
     except subprocess.TimeoutExpired as error:
         code, output = 1, f"still running after {LONGEST:.0f} s\n{_text(error.stdout)}"
-    tally.runs += 1
-    tally.spread += spread
+    tally.runs += rounds
+    tally.sessions += 1
+    tally.spread += spread * rounds
     tally.whole += whole
     passed = re.search(r"(\d+) passed", output)
     if passed is not None and not code:
@@ -89,18 +99,25 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.flake", description=__doc__)
     parser.add_argument("--runs", type=int, default=500)
     parser.add_argument(
-        "--first", type=int, default=1, help="seed of the first run; an odd one is under xdist"
+        "--first", type=int, default=1, help="seed of the first session; an odd one is under xdist"
     )
+    # Starting a session takes longer than a round of its tests.
+    parser.add_argument("--rounds", type=int, default=10, help="runs in one session, their tests mixed")
     # 7 is odd, so that those of them that are under xdist alternate too.
-    parser.add_argument("--whole-every", type=int, default=7, help="every so manieth run is the whole suite")
+    parser.add_argument(
+        "--whole-every", type=int, default=7, help="every so manieth session is one run of the whole suite"
+    )
     parser.add_argument("--suite", default=SUITE, help="what to run: files, folders, options of pytest")
     chosen = parser.parse_args(arguments)
     tally = Tally(chosen.first)
     try:
-        for seed in range(chosen.first, chosen.first + chosen.runs):
-            run_once(chosen.suite, seed, seed % chosen.whole_every == 0, tally)
-            if tally.runs % 10 == 0:
-                print(tally.line(chosen.suite), flush=True)
+        for seed in count(chosen.first):
+            if tally.runs >= chosen.runs:
+                break
+            whole = seed % chosen.whole_every == 0
+            rounds = 1 if whole else min(chosen.rounds, chosen.runs - tally.runs)
+            run_session(chosen.suite, seed, whole, rounds, tally)
+            print(tally.line(chosen.suite), flush=True)
     except KeyboardInterrupt:
         print("interrupted", flush=True)
     print(tally.line(chosen.suite), flush=True)

@@ -34,7 +34,8 @@ class Shouting(Callout):
         if self.word in data.tobytes():
             print("found it")
             out.action_type = ActionType.BLOCK
-            self.inject(meta.flow_handle, fixed.layer_id, data.flags & SEND_OR_RECEIVE, data.tobytes().replace(self.word, b"yes"))
+            answer = data.tobytes().replace(self.word, b"yes")
+            self.inject(meta.flow_handle, fixed.layer_id, data.flags & SEND_OR_RECEIVE, answer)
 '''
 
 

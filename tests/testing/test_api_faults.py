@@ -58,7 +58,7 @@ from wfpstream.testing import (
     explore_api_faults,
     fate_of,
 )
-from wfpstream.testing._call_sites import DEPTH
+from wfpstream.testing._api_faults._sites import DEPTH
 
 Make = Callable[[], Callout]
 

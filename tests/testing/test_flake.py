@@ -25,11 +25,25 @@ def test_runs_are_counted_and_every_other_one_is_under_xdist(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "test_failures.py").write_text("def test_session(): pass\n")
-    asked = ["--runs", "2", "--first", "3", "--whole-every", "4", "--suite", suite(tmp_path, "pass")]
+    asked = [
+        "--runs",
+        "4",
+        "--rounds",
+        "3",
+        "--first",
+        "3",
+        "--whole-every",
+        "4",
+        "--suite",
+        suite(tmp_path, "pass"),
+    ]
     assert flake.main(asked) == 0
     said = capsys.readouterr().out
-    assert "2-3 tests, 2 runs in random order (seeds 3 to 4), 1 of them under xdist, " in said
-    assert "1 with test_proxy_sessions.py and test_failures.py: 0 failed, " in said
+    assert (
+        "3-6 tests a session, 4 runs in random order in 2 sessions (seeds 3 to 4), 3 runs of them under xdist, "
+        in said
+    )
+    assert "1 with the tests that start sessions of their own: 0 failed, " in said
 
 
 def test_what_fails_is_kept_with_its_seed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

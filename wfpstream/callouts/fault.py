@@ -22,9 +22,6 @@ from ._options import Rate, Size, Time, parse_rate, parse_size, parse_time
 
 # A callout below may keep a slice until it has more: not for ever, since we have it. Seconds.
 _KEPT_BELOW = 0.05
-# What a fault is there to break: ends that come too early, or never.
-_BROKEN: dict[Deed, tuple[str, ...]] = {"fin": ("V-19",), "blackhole": ("V-52",)}
-
 # A stall without an end: it ends when the callout drains.
 _FOR_EVER = 1e9
 
@@ -175,9 +172,8 @@ class Fault(CountingCallout[FaultLane]):
         )
         self.flows_are_independent = not self.plan.counts
         self.output_depends_on = () if at is None else ("time",)
-        self.breaks_by_design = _BREAKS.get(do, ())
         for_ever = do == "stall" and for_ is None
-        self.breaks_rules = ("V-52",) if for_ever else _BROKEN.get(do, ())
+        self.breaks_by_design = ("V-52",) if for_ever else _BREAKS.get(do, ())
 
     def opened(self, lane: FaultLane) -> None:
         """Choose; a fault at a time has its clock started."""

@@ -27,8 +27,12 @@ def left_behind(engine: FilterEngine) -> list[str]:
     for flow in engine.flows:
         ends = f"{flow.endpoints.client[0]}:{flow.endpoints.client[1]}"
         lines.append(f"flow {flow.number} (of client {ends}) did not end")
-        names = {stage.filter.callout_id: stage.entry.name for stage in flow.stages if stage.entry is not None}
+        names = {
+            stage.filter.callout_id: stage.entry.name for stage in flow.stages if stage.entry is not None
+        }
         for (layer, callout), context in sorted(flow.contexts.items()):
             owner = names.get(callout, f"callout {callout}")
-            lines.append(f"context {context} of {owner} at {LayerId(layer).name.lower()} on flow {flow.number}")
+            lines.append(
+                f"context {context} of {owner} at {LayerId(layer).name.lower()} on flow {flow.number}"
+            )
     return lines

@@ -40,7 +40,6 @@ class Callout:
             a capture in one process.
         output_depends_on: on what its output depends besides the bytes: "cuts" (segment borders), "order" (of the two
             directions), "time"; `check_callout` compares only what agrees in these.
-        breaks_rules: V-* that it breaks on purpose, for `check_callout`.
         breaks_by_design: violations ("V-19") that are this callout's purpose: they are told as lint.
         version: 2; 0 calls `classify_fn` without `classify_context` (CFN-17).
         fwps: the run time, set when registered.
@@ -52,7 +51,6 @@ class Callout:
     flows_are_independent: bool = True
     output_depends_on: Collection[str] = ()
     breaks_by_design: Collection[str] = ()
-    breaks_rules: Collection[str] = ()
     version: int = 2
     name: str = ""
     fwps: RunTime

@@ -28,7 +28,8 @@ _PACKAGE = __name__.rpartition(".")[0].rpartition(".")[0]
 _CALLOUTS = f"{_PACKAGE}.callouts."
 _BASES = f"{_PACKAGE}.callouts._"  # base classes and tools of callouts: they act on behalf of those
 _IN_BETWEEN = (*(f"{_PACKAGE}.{room}." for room in ("fwp", "fwps", "fwpm", "engine")), _BASES)
-_ON_BEHALF = (f"{_PACKAGE}.testing._accounted", f"{_PACKAGE}.testing._api_faults")
+# The name that a module of a higher floor sets to say that it only passes callouts' calls on.
+_PASSES_CALLS_ON = "_PASSES_CALLS_ON"
 _DOOR = f"{_PACKAGE}.engine._bridge"  # behind it is the event loop; the caller waits in a thread of its own
 
 
@@ -39,7 +40,7 @@ def where_in_callout() -> str | None:
         module = frame.f_globals.get("__name__", "")
         if _is_callouts(module):
             return f"{frame.f_code.co_filename}:{frame.f_lineno}"
-        if module == _DOOR or not (module.startswith(_IN_BETWEEN) or module in _ON_BEHALF):
+        if module == _DOOR or not (module.startswith(_IN_BETWEEN) or _PASSES_CALLS_ON in frame.f_globals):
             return None
         frame = frame.f_back
     return None

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from ._accounted import accounted
-from ._api_fault_report import ApiFaultReport, FaultResult, check_api_faults, fate_of
-from ._api_faults import FAILING_CALLS, ApiFaults, Exploration, FailedCall, FaultRun, explore_api_faults
-from ._call_sites import CallSite
+from ._api_faults import (
+    FAILING_CALLS,
+    ApiFaultReport,
+    ApiFaults,
+    CallSite,
+    Exploration,
+    FailedCall,
+    FaultResult,
+    FaultRun,
+    check_api_faults,
+    explore_api_faults,
+    fate_of,
+)
 from ._canonical import (
     CanonicalDirection,
     CanonicalFlow,

@@ -85,7 +85,7 @@ def check_callout(
         api_failures: also make each API call fail, one call site after the other.
         repeat_fin: also indicate a FIN twice, which WFP does not promise never to do (IND-20).
         lint: lint findings count as well.
-        ignore: rules that do not count, besides those the callouts break on purpose (`breaks_rules`).
+        ignore: rules that do not count, besides those the callouts break on purpose (`breaks_by_design`).
         answers: what `Worker.call(fn, ...)` gets, by `fn`: there is no event loop here.
         local: which side is the local host; None: first the client, then the server.
         case: play this case alone, as a report gives it.
@@ -158,7 +158,7 @@ def examine_callout(
         _watched(options),
         expected,
         depends,
-        severities_from(lint, subject.breaks_rules | frozenset(ignore)),
+        severities_from(lint, subject.breaks_by_design | frozenset(ignore)),
         repeat_fin,
         api_failures,
         answers or {},
@@ -167,8 +167,8 @@ def examine_callout(
     report = CheckReport(subject.name)
     if depends:
         report.notes.append(f"its output may depend on: {', '.join(sorted(depends))}")
-    if subject.breaks_rules:
-        report.notes.append(f"it breaks on purpose: {', '.join(sorted(subject.breaks_rules))}")
+    if subject.breaks_by_design:
+        report.notes.append(f"it breaks on purpose: {', '.join(sorted(subject.breaks_by_design))}")
     trials = Trials(question)
     if case is not None:
         variation = read_case(case, listed)
@@ -200,7 +200,7 @@ class _Subject:
 
     name: str
     depends_on: frozenset[str]
-    breaks_rules: frozenset[str]
+    breaks_by_design: frozenset[str]
 
 
 def _factory(callout: Callout | Sequence[Callout] | Callable[[], Callouts]) -> Make:
@@ -216,7 +216,7 @@ def _subject(make: Make) -> _Subject:
     return _Subject(
         ", ".join(names) or "callouts",
         frozenset().union(*(callout.output_depends_on for callout in callouts)),
-        frozenset().union(*(callout.breaks_rules for callout in callouts)),
+        frozenset().union(*(callout.breaks_by_design for callout in callouts)),
     )
 
 

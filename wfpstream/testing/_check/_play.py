@@ -14,8 +14,7 @@ from typing import Any
 from wfpstream.engine import EngineOptions, FilterEngine, Work
 from wfpstream.fwp import NtStatus
 from wfpstream.fwps import Callout
-from wfpstream.testing._api_faults import FAILING_CALLS, ApiFaults
-from wfpstream.testing._call_sites import CallSite
+from wfpstream.testing._api_faults import FAILING_CALLS, ApiFaults, CallSite
 from wfpstream.testing._memory_driver import FlowEnds, MemoryDriver, Peer
 from wfpstream.testing._schedule import LateSchedule, PlannedSchedule, Schedule
 from wfpstream.testing._world import EndState, Side

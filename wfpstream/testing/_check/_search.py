@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from wfpstream.testing._call_sites import CallSite
+from wfpstream.testing._api_faults import CallSite
 
 from ._judge import Problem
 from ._mixtures import try_mixtures

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from wfpstream.testing._call_sites import CallSite
+from wfpstream.testing._api_faults import CallSite
 
 from ._judge import Problem
 from ._samples import SIDES, Said, Sample

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from wfpstream.engine import EngineOptions
-from wfpstream.testing._call_sites import CallSite
+from wfpstream.testing._api_faults import CallSite
 from wfpstream.testing._canonical import canonical, canonical_diff
 from wfpstream.testing._world import Side
 

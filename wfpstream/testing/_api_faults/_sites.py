@@ -24,8 +24,8 @@ _TRANSPARENT = frozenset(
         "fwps._call_failures",
         "fwpm._call_failures",
         "fwps._services",
-        "testing._call_sites",
-        "testing._api_faults",
+        "testing._api_faults._sites",
+        "testing._api_faults._plans",
     )
 )
 _BRIDGE = f"{PACKAGE}.engine._bridge"

@@ -12,11 +12,11 @@ from typing import Any, Final, Literal
 
 from wfpstream.engine import FilterEngine
 from wfpstream.fwp import NtStatus
+from wfpstream.testing._memory_world import MemoryWorld
+from wfpstream.testing._world import EndState, Send, World, WorldOutcome, WorldScript
 
-from ._api_faults import ApiFaults, FailedCall, explore_api_faults
-from ._call_sites import CallSite
-from ._memory_world import MemoryWorld
-from ._world import EndState, Send, World, WorldOutcome, WorldScript
+from ._plans import ApiFaults, FailedCall, explore_api_faults
+from ._sites import CallSite
 
 Fate = Literal["same", "reset", "unchanged", "stuck", "lost"]
 
