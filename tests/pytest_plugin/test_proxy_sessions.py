@@ -197,6 +197,23 @@ def test_a_callout_that_hangs(tmp_path: Path, how: str) -> None:
     assert "cannot be rescued" in session.out
 
 
+def test_a_callout_that_hangs_while_the_proxy_starts(tmp_path: Path) -> None:
+    """Who starts the proxy hears of it, and the tests behind it are not harmed."""
+    source = """
+    class HangsAtOnce(Hanging):
+        def notify_fn(self, *args):
+            self.wait_for_ever()
+
+    def test_starts(wfp_proxy, echo):
+        wfp_proxy(echo, callouts=[HangsAtOnce()], timeout=0.5)
+    """
+    session = run_session(tmp_path, HANGING.format(how="time.sleep(1000)") + dedent(source) + SYNC)
+    assert session.code == 1
+    assert "1 failed, 1 passed" in session.out, session.out + session.err
+    assert "ProxyHung: wfp_proxy: callout HangsAtOnce, in HangsAtOnce.notify_fn, has kept" in session.out
+    assert "Traceback" not in session.err
+
+
 def test_whoever_waits_for_a_proxy_that_hangs_hears_of_it(tmp_path: Path) -> None:
     session = run_session(tmp_path, HANGING.format(how="time.sleep(1000)") + WAITS + SYNC)
     assert session.code == 1

@@ -389,7 +389,8 @@ class WfpProxy:
     def _cut(self) -> None:
         """The proxy's thread hangs, and this is the watchdog's: its peers must not wait with it."""
         print(self.hung, file=sys.stderr)
-        self._runner.proxy.shut_down_connections()
+        if hasattr(self._runner, "proxy"):  # else it hung before it listened
+            self._runner.proxy.shut_down_connections()
 
 
 ChangeT = TypeVar("ChangeT", bound=Change)

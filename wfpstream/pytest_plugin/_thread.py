@@ -68,12 +68,13 @@ class ProxyThread:
 
         Raises:
             BaseException: what `main` raised before it was ready.
+            ProxyHung: it hung before it was ready.
         """
         self._main = main
+        self._waiting.add(self._ready)
+        self._ready.add_done_callback(self._settled)
         self._thread.start()
         value: T = self._ready.result()
-        if self._watchdog is not None:
-            self._watchdog.start()
         return value
 
     @property
@@ -199,6 +200,8 @@ class ProxyThread:
 
     async def _loop(self) -> None:
         self._token = trio.lowlevel.current_trio_token()
+        if self._watchdog is not None:
+            self._watchdog.start()  # from here on: a callout may hang while it is being added
         await self._main(self._is_ready)
 
     def _is_ready(self, value: object) -> None:
