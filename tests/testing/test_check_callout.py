@@ -7,6 +7,7 @@ IRQ-5, VRF-1.
 from __future__ import annotations
 
 import sys
+import threading
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -15,7 +16,8 @@ import pytest
 
 from tests.testing import broken_editors as editors
 from tests.testing.broken_editors import WORD, Editor, Indication, right
-from wfpstream.fwps import OutOfBandCallout, Worker
+from wfpstream.callouts import StreamEdit
+from wfpstream.fwps import Callout, OutOfBandCallout, Worker
 from wfpstream.testing import (
     CheckFailed,
     CheckFailure,
@@ -331,6 +333,29 @@ def test_an_unsteady_callout_is_told_from_a_wrong_one() -> None:
 
 
 @pytest.mark.parametrize("sample", ["text", (b"one",), (b"one", "two"), 3])
+@pytest.mark.parametrize(
+    "what", ["stream_edit,find=a,replace=b", None, [], [3], lambda: None, lambda: "monitor"]
+)
+def test_what_is_no_callout_is_named(what: Any) -> None:
+    with pytest.raises(TypeError, match="expected a callout, a list of callouts, or a function"):
+        check_callout(what, [b"a"])
+
+
+class HoldsALock(Callout):
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+
+def test_a_callout_that_cannot_be_copied_is_named() -> None:
+    with pytest.raises(TypeError, match=r"HoldsALock.* cannot be copied .* give a function that makes it"):
+        check_callout(HoldsALock(), [b"a"])
+
+
+def test_a_side_that_is_none() -> None:
+    with pytest.raises(ValueError, match="local: 'cleint' is none of client, server"):
+        check_callout(StreamEdit(find="a", replace="b"), [b"a"], local="cleint")  # type: ignore[arg-type]
+
+
 def test_a_sample_that_is_none(sample: Any) -> None:
     with pytest.raises(TypeError, match="sample 1: expected a Sample, bytes, or"):
         examine_callout(editors.Waiting, [sample])

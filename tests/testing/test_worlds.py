@@ -22,6 +22,7 @@ from wfpstream.testing import (
     Side,
     Step,
     Wait,
+    Window,
     World,
     WorldOutcome,
     WorldScript,
@@ -42,6 +43,13 @@ def play(
             engine.add_callout(callout)
 
     return world.run(WorldScript(setup, steps, local=local))
+
+
+@pytest.mark.parametrize("step", [Send, Fin, Reset, Window])
+def test_a_side_that_is_none_is_named(step: Any) -> None:
+    given = {Send: (b"",), Window: (1,)}.get(step, ())
+    with pytest.raises(ValueError, match="a side is client or server, not 'clent'"):
+        step("clent", *given)
 
 
 @EVERY_WORLD

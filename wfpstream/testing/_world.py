@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 from wfpstream.engine import EngineOptions, FilterEngine
 
 Side = Literal["client", "server"]
 Address = tuple[str, int]
+SIDES: tuple[Side, ...] = get_args(Side)
 
 # What a world may lack (architecture section 5: capabilities); a case names what it needs. The last six are ours:
 # a peer whose appetite is ruled (`Window`), time that passes at will (`Wait`), further connections (`Connect`),
@@ -35,6 +36,11 @@ CAPABILITIES = frozenset(
 )
 
 
+def _check_side(side: str) -> None:
+    if side not in SIDES:
+        raise ValueError(f"a side is {' or '.join(SIDES)}, not {side!r}")
+
+
 @dataclass(frozen=True, slots=True)
 class Send:
     """One side sends bytes, in one segment. `urgent`: they are TCP urgent data; `push`: a captured PSH flag."""
@@ -44,12 +50,18 @@ class Send:
     urgent: bool = False
     push: bool | None = None
 
+    def __post_init__(self) -> None:
+        _check_side(self.by)
+
 
 @dataclass(frozen=True, slots=True)
 class Fin:
     """One side half-closes."""
 
     by: Side
+
+    def __post_init__(self) -> None:
+        _check_side(self.by)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +70,9 @@ class Reset:
 
     by: Side
 
+    def __post_init__(self) -> None:
+        _check_side(self.by)
+
 
 @dataclass(frozen=True, slots=True)
 class Window:
@@ -65,6 +80,9 @@ class Window:
 
     of: Side
     size: int | None
+
+    def __post_init__(self) -> None:
+        _check_side(self.of)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +142,9 @@ class WorldScript:
     options: EngineOptions = field(default_factory=EngineOptions)
     local: Side = "client"
     connect: bool = True
+
+    def __post_init__(self) -> None:
+        _check_side(self.local)
 
 
 @dataclass(slots=True)

@@ -96,8 +96,8 @@ def check_callout(
     Raises:
         CheckFailed: something is wrong.
         HypothesisMissing: hypothesis is not installed (extra `test`).
-        TypeError: a sample that is none.
-        ValueError: a case or a dependence that is none.
+        TypeError: a sample or a callout that is none, or a callout that cannot be copied.
+        ValueError: a case, a dependence or a side that is none.
     """
     report = examine_callout(
         callout,
@@ -152,6 +152,8 @@ def examine_callout(
     unknown = depends - DEPENDENCES.keys()
     if unknown:
         raise ValueError(f"depends_on: {min(unknown)!r} is none of {', '.join(sorted(DEPENDENCES))}")
+    if local is not None and local not in SIDES:
+        raise ValueError(f"local: {local!r} is none of {', '.join(SIDES)}")
     question = Question(
         make,
         tuple(listed),
@@ -206,11 +208,30 @@ class _Subject:
 def _factory(callout: Callout | Sequence[Callout] | Callable[[], Callouts]) -> Make:
     if not isinstance(callout, Callout) and callable(callout):
         return callout
+    if not isinstance(callout, Callout):
+        _refuse_others(callout)
+    try:
+        copy.deepcopy(callout)
+    except Exception as error:
+        raise TypeError(
+            f"{callout!r} cannot be copied for each run ({error}); give a function that makes it"
+        ) from error
     return lambda: copy.deepcopy(callout)
+
+
+def _refuse_others(made: object) -> None:
+    listed = [] if isinstance(made, str) or not isinstance(made, Sequence) else list(made)
+    if not listed or not all(isinstance(one, Callout) for one in listed):
+        raise TypeError(
+            f"expected a callout, a list of callouts, or a function that makes one, not {made!r}; "
+            "a CALLOUT string is for `wfpstream verify`"
+        )
 
 
 def _subject(make: Make) -> _Subject:
     made = make()
+    if not isinstance(made, Callout) and not callable(made):
+        _refuse_others(made)
     callouts = [made] if isinstance(made, Callout) else [] if callable(made) else list(made)
     names = [callout.name or type(callout).__name__ for callout in callouts]
     return _Subject(
