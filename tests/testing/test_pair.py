@@ -188,6 +188,11 @@ def test_a_window_smaller_than_what_waits_takes_nothing_more() -> None:
         assert pair.server.receive() == b"fg"
 
 
+def test_text_is_no_bytes() -> None:
+    with pair_of() as pair, pytest.raises(TypeError, match="a stream carries bytes, not 'text'"):
+        pair.client.send("text")  # type: ignore[arg-type]
+
+
 def test_a_window_cannot_be_negative() -> None:
     with pair_of() as pair, pytest.raises(ValueError, match="0 bytes or more"):
         pair.server.window = -1

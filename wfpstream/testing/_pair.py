@@ -65,7 +65,10 @@ class PairEnd:
         Raises:
             BrokenPipeError: this end has closed its half, or the connection has ended.
             ConnectionResetError: the connection was reset.
+            TypeError: that are no bytes.
         """
+        if not isinstance(data, bytes | bytearray | memoryview):
+            raise TypeError(f"a stream carries bytes, not {data!r}")
         self._refuse_after_end("send")
         if not data:
             return
