@@ -20,6 +20,21 @@ def test_a_pair_has_the_callouts_that_its_strings_and_objects_say(wfp_pair: Pair
     assert pair.server.receive() == b"a sunny night!"
 
 
+def test_an_object_at_work_in_another_pair_is_refused_in_words(wfp_pair: PairFactory) -> None:
+    """What it injects into the first one's connection would come out of the second one's."""
+    edit = StreamEdit(find=b"day", replace=b"night")
+    first = wfp_pair([edit, edit])  # twice in the same one is fine
+    with pytest.raises(ValueError, match="this StreamEdit is at work in another wfp_proxy or wfp_pair"):
+        wfp_pair([edit])
+    second = wfp_pair()
+    with pytest.raises(ValueError, match="give each an object of its own"):
+        second.add_callout(edit)
+    first.client.send(b"day")
+    assert first.server.receive() == b"night"
+    first.close()
+    second.add_callout(edit)  # nobody has it any more
+
+
 def test_faults_are_given_as_strings_too(wfp_pair: PairFactory, wfp_clock: Clock) -> None:
     pair = wfp_pair()
     with pair.fault("latency,delay=300ms"):

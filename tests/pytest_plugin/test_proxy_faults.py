@@ -29,7 +29,7 @@ from tests.pytest_plugin.kit import (
     took,
     works,
 )
-from wfpstream.callouts import Latency
+from wfpstream.callouts import Latency, StreamEdit
 from wfpstream.fwp import ActionType, CalloutFlags
 from wfpstream.fwps import Callout, OutOfBandCallout, Worker
 from wfpstream.pytest_plugin import Change, ProxyFactory, WfpProxy
@@ -528,6 +528,21 @@ def test_an_object_that_has_drained_is_refused_in_words(wfp_proxy: ProxyFactory,
         pass
     with pytest.raises(ValueError, match=r"was taken back .* make a new one"):
         proxy.add_callout(latency)
+
+
+def test_an_object_at_work_in_another_proxy_is_refused_in_words(
+    wfp_proxy: ProxyFactory, upstream: Upstream
+) -> None:
+    """What it injects into the first one's connections would be the second one's."""
+    edit = StreamEdit(find="rainy", replace="sunny")
+    first = wfp_proxy(upstream.address, callouts=[edit])
+    with pytest.raises(ValueError, match="this StreamEdit is at work in another wfp_proxy"):
+        wfp_proxy(upstream.address, callouts=[edit])
+    second = wfp_proxy(upstream.address)
+    with pytest.raises(ValueError, match="give each an object of its own"):
+        second.add_callout(edit)
+    first.close()
+    second.add_callout(edit)  # nobody has it any more
 
 
 def test_a_fault_is_taken_back_when_its_test_fails(wfp_proxy: ProxyFactory, upstream: Upstream) -> None:

@@ -464,9 +464,13 @@ def make_pair(
     if recorder is not None:
         recorder.attach(driver.engine)
     make = make_callout or _only_objects
-    for callout in callouts:
-        driver.add(make(callout))
-    return Pair(driver, window=window, make_callout=make, recorder=recorder, **endpoints)
+    try:
+        for callout in callouts:
+            driver.add(make(callout))
+        return Pair(driver, window=window, make_callout=make, recorder=recorder, **endpoints)
+    except BaseException:
+        driver.engine.stop()  # nobody else can: its callouts are free to be used elsewhere
+        raise
 
 
 def _only_objects(callout: Any) -> Callout:
