@@ -74,7 +74,11 @@ class ProxyThread:
         self._waiting.add(self._ready)
         self._ready.add_done_callback(self._settled)
         self._thread.start()
-        value: T = self._ready.result()
+        try:
+            value: T = self._ready.result()
+        except Exception:
+            self.join()  # it ends by itself, or has hung
+            raise
         return value
 
     @property
