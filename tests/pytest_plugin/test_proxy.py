@@ -47,6 +47,12 @@ def test_an_address_that_goes_nowhere_is_refused(
         wfp_proxy(upstream.address).url(template)
 
 
+@pytest.mark.parametrize("wrong", [-1, "soon", float("inf"), None])
+def test_a_time_that_is_none_is_named(wfp_proxy: ProxyFactory, upstream: Upstream, wrong: object) -> None:
+    with pytest.raises(ValueError, match=r"timeout=.*: expected seconds, or a time such as 250ms"):
+        wfp_proxy(upstream.address, timeout=wrong)
+
+
 def test_many_at_once_have_ports_of_their_own(wfp_proxy: ProxyFactory, upstream: Upstream) -> None:
     proxies = [wfp_proxy(upstream.address) for _ in range(10)]
     assert len({proxy.port for proxy in proxies}) == 10

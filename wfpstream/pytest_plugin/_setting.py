@@ -77,7 +77,7 @@ def read_setting(
     given = dict(options)
     host, port = _address(upstream)
     name = given.pop("name", LISTENER)
-    timeout, grace = parse_time(given.pop("timeout", 10.0)), parse_time(given.pop("grace", 0.2))
+    timeout, grace = _time(given, "timeout", 10.0), _time(given, "grace", 0.2)
     events_data = given.pop("events_data", "off")
     if events_data not in ("off", "preview", "full"):
         raise ValueError(f"events_data is 'off', 'preview' or 'full', not {events_data!r}")
@@ -117,3 +117,11 @@ def _address(upstream: object) -> tuple[str, int]:
     if not host or not 0 < port < 65536:
         raise ValueError(f"upstream {upstream!r}: expected a host and a port from 1 to 65535")
     return host, port
+
+
+def _time(given: dict[str, Any], name: str, default: float) -> float:
+    value = given.pop(name, default)
+    try:
+        return parse_time(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}={value!r}: expected seconds, or a time such as 250ms ({error})") from None
