@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from wfpstream.callouts.latency import Latency
@@ -266,6 +266,7 @@ STEPS = st.lists(
 
 
 @given(STEPS, st.sampled_from(["edit", "latency", "throttle", "pend_fin"]))
+@example([("advance", "", 0.29), ("send", "server", bytes(9)), ("send", "server", b"\0")], "throttle")
 def test_a_trace_can_be_played(steps: list[tuple[str, str, Any]], name: str) -> None:
     make: dict[str, Any] = {
         "edit": lambda: StreamEdit(find=b"\x00\x00", replace=b"-"),

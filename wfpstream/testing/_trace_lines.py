@@ -37,7 +37,7 @@ def trace_lines(
     """
     lines: list[str] = []
     shown: dict[tuple[Any, ...], bytes] = {}
-    now = 0.0
+    now = f"-- {0.0:.9g} s"
     for entry in entries:
         flow = entry.flow if isinstance(entry, Moment) else entry.get("flow")
         first = flow if first is None and flow else first
@@ -45,9 +45,11 @@ def trace_lines(
         if not said:
             continue
         at = entry.at if isinstance(entry, Moment) else entry["t"]
-        if with_time and at > now:
-            now = at
-            lines.append(f"-- {at:.9g} s")
+        # As it is written: a sum of delays is not always the same in its last bit.
+        moved = f"-- {at:.9g} s"
+        if with_time and moved != now:
+            now = moved
+            lines.append(moved)
         prefix = "" if flow in (first, 0, None) else f"[{flow}] "
         lines += [f"{mark} {prefix}{text}" for mark, text in said]
     return lines
