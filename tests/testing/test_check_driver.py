@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from tests.support.worlds import ReplayWorld, SocketWorld, StreamWorld
-from wfpstream.testing import Fin, MemoryWorld, Send, Step, World, WorldOutcome, WorldScript, check_driver
+from wfpstream.testing import (
+    Fin,
+    MemoryDriver,
+    MemoryWorld,
+    Send,
+    Step,
+    World,
+    WorldOutcome,
+    WorldScript,
+    check_driver,
+)
 
 WORLDS: list[World] = [MemoryWorld(), SocketWorld(), StreamWorld(), ReplayWorld()]
 EVERY_WORLD = pytest.mark.parametrize("world", WORLDS, ids=lambda world: type(world).__name__)
@@ -58,6 +69,12 @@ def test_a_driver_with_a_fault_is_told_where(faulty: World) -> None:
     first = report.lines()[1]
     assert first.startswith("  trace: monitor, half-close: the ")
     assert ", in memory b'" in first
+
+
+@pytest.mark.parametrize("what", [MemoryWorld, None, MemoryDriver])
+def test_what_is_no_world_is_refused(what: Any) -> None:
+    with pytest.raises(TypeError, match="check_driver takes a world, such as MemoryWorld"):
+        check_driver(what)
 
 
 def test_a_report_of_nothing_is_not_ok() -> None:

@@ -71,7 +71,12 @@ def check_driver(world: World, only: Callable[[str], bool] | None = None) -> Dri
 
     Returns:
         The report; what the world raised is in it, too.
+
+    Raises:
+        TypeError: `world` is none.
     """
+    if isinstance(world, type) or not callable(getattr(world, "run", None)):
+        raise TypeError(f"check_driver takes a world, such as MemoryWorld(), not {world!r}")
     report = DriverReport(world.name)
     for name, skip, play in _cases(world):
         if only is not None and not only(name):
