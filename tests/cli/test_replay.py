@@ -538,14 +538,19 @@ def test_interrupted_it_leaves_nothing_behind(tmp_path: Path, number: signal.Sig
     spool.mkdir()
     for name in ("a.pcap", "b.pcap"):
         os.mkfifo(tmp_path / name)
-    process = subprocess.Popen(
-        command_line(
-            "replay", tmp_path / "a.pcap", tmp_path / "b.pcap", "--jobs", "2", "-o", tmp_path / "out"
-        ),
-        env={**os.environ, "TMPDIR": str(spool)},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    # Who runs the tests in the background may have us ignore SIGINT, and so would what we start.
+    ours = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(
+            command_line(
+                "replay", tmp_path / "a.pcap", tmp_path / "b.pcap", "--jobs", "2", "-o", tmp_path / "out"
+            ),
+            env={**os.environ, "TMPDIR": str(spool)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, ours)
     # Opening a pipe for writing waits for a reader: the workers are at work then.
     writers = [os.open(tmp_path / name, os.O_WRONLY) for name in ("a.pcap", "b.pcap")]
     assert list(spool.iterdir())
