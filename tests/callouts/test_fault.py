@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.callouts.support import all_cuts, cut, memory_driver, relay, watched
-from wfpstream.callouts import Fault, Framer
+from wfpstream.callouts import Fault, Framer, Latency
 from wfpstream.fwps import Callout
 from wfpstream.testing import FlowEnds, MemoryDriver
 
@@ -397,3 +397,20 @@ def test_a_reset_during_a_stall_leaves_nothing_behind(inbound: bool) -> None:
 def test_options_that_contradict_each_other_are_refused() -> None:
     with pytest.raises(ValueError, match="not both"):
         Fault(do="rst", after=1, at=1)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_mgmt_16_a_slice_that_began_after_it_was_retired_is_finished(order: tuple[int, int]) -> None:
+    """Its bytes lay above when the filter went: nobody told its worker, which has the rest of them in hand."""
+    with MemoryDriver() as driver:
+        added = [driver.add(Latency(delay=1.0)), driver.add(Fault(do="slice", size=2))]
+        driver.add(Latency(delay=1.0))
+        flow = driver.connect()
+        assert flow is not None
+        flow.send(b"0123456789")
+        for index in order:
+            added[index].retire()
+        driver.advance(5.0)
+        assert flow.remote.data == b"0123456789"
+        assert not flow.ended
+        assert driver.violations == []

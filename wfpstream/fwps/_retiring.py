@@ -109,6 +109,15 @@ class Retiring:
         worker = self._worker(lane)
         return worker is not None and worker.draining and not worker.is_drained
 
+    def _tell_a_late_worker(self, lane: Lane) -> None:
+        """One that began when its callout had been asked, or was not asked as it had nothing then.
+
+        It may have copies in hand of what it has released, and must not lose its callout over them.
+        """
+        worker = self._worker(lane)
+        if worker is not None and not worker.draining:
+            worker.tell_to_drain()
+
     def _owner(self, filter: Filter2) -> ComfortableCallout | None:
         entry = self._callouts.find(filter.callout_key)
         return entry.owner if entry is not None else None
@@ -148,7 +157,10 @@ class Retiring:
         """Whether a direction of the stage is done since the last look."""
         changed = False
         for lane in stage.lanes:
-            if not lane.let_go and holds_nothing(lane) and not self._works(lane):
+            if lane.let_go or not holds_nothing(lane):
+                continue
+            self._tell_a_late_worker(lane)
+            if not self._works(lane):
                 lane.let_go = changed = True
                 if lane.queue:
                     self._waterfall.release_all(flow, lane)

@@ -205,6 +205,11 @@ class Worker:
         waits = self._drain_told and self._waits_for_next
         return not self._inbox and (self._passing or waits)
 
+    def tell_to_drain(self) -> None:
+        """MGMT-16: nothing is to be held back any more."""
+        self.draining = True
+        self._host.wake(self)
+
     def _has_next(self) -> bool:
         return bool(self._inbox) or (self.draining and not self._drain_told)
 
@@ -628,5 +633,4 @@ class WorkerHost:
     def drain(self, callout: WorkingCallout) -> None:
         for worker in list(self._all):
             if worker.callout is callout:
-                worker.draining = True
-                self.wake(worker)
+                worker.tell_to_drain()
