@@ -109,5 +109,6 @@ def test_nobody_listens(wire: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_upstreams_address_is_taken(pit: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(pit, "--upstream-listen", pit) == 1
-    error = "wfpstream: error: cannot listen as the upstream: address already in use\n"
+    where = pit.replace(":", " port ")
+    error = f"wfpstream: error: cannot listen as the upstream on {where}: address already in use\n"
     assert capsys.readouterr().err == error

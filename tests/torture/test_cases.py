@@ -144,7 +144,8 @@ def test_nobody_listens(upstream: tuple[str, int]) -> None:
 def test_the_upstreams_address_is_taken() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = other.getsockname()
-        with pytest.raises(TortureError, match="cannot listen as the upstream: address already in use"):
+        said = f"cannot listen as the upstream on 127.0.0.1 port {taken[1]}: address already in use"
+        with pytest.raises(TortureError, match=said):
             trio.run(lambda: torture(taken, taken, profile=IMPATIENT))
 
 

@@ -242,7 +242,8 @@ def _made(relay: Address, upstream: Address, profile: Profile, nursery: trio.Nur
     try:
         return Arena(relay, upstream, profile, nursery)
     except OSError as error:
-        raise TortureError(f"cannot listen as the upstream: {_said(error)}") from error
+        where = f"{upstream[0]} port {upstream[1]}"
+        raise TortureError(f"cannot listen as the upstream on {where}: {_said(error)}") from error
 
 
 def _only(errors: BaseExceptionGroup[BaseException]) -> BaseException:
