@@ -75,7 +75,7 @@ class Retiring:
         One that has nothing of the kind is not asked: what it waits for still comes to it, and it is to decide on it
         as ever. Drained, it would let it pass.
         """
-        if owner is None or not owner.drains or any(self._owner(f) is owner for f in self._core.filters):
+        if owner is None or not owner.drains or self._is_in_force(owner):
             return
         going = [other for other in self._going.values() if self._owner(other.filter) is owner]
         if not any(self._keeps_something_back(other) for other in going):
@@ -112,11 +112,15 @@ class Retiring:
     def _tell_a_late_worker(self, lane: Lane) -> None:
         """One that began when its callout had been asked, or was not asked as it had nothing then.
 
-        It may have copies in hand of what it has released, and must not lose its callout over them.
+        It may have copies in hand of what it has released, and must not lose its callout over them. One whose
+        callout stays, as another filter names it, goes on as ever.
         """
         worker = self._worker(lane)
-        if worker is not None and not worker.draining:
+        if worker is not None and not worker.draining and not self._is_in_force(worker.callout):
             worker.tell_to_drain()
+
+    def _is_in_force(self, owner: ComfortableCallout) -> bool:
+        return any(self._owner(filter) is owner for filter in self._core.filters)
 
     def _owner(self, filter: Filter2) -> ComfortableCallout | None:
         entry = self._callouts.find(filter.callout_key)
