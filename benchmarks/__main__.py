@@ -1,4 +1,4 @@
-"""`python -m benchmarks [engine|loopback|reload|replay|verify]`: a text table each; `--json FILE` keeps them."""
+"""`python -m benchmarks [birth|engine|loopback|reload|replay|verify]`: a text table each; `--json FILE` keeps them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks import engine, loopback, reload, replay, verify
+from benchmarks import birth, engine, loopback, reload, replay, verify
 
 MEASUREMENTS = {
+    "birth": birth.measure,
     "engine": engine.measure,
     "loopback": loopback.measure,
     "reload": reload.measure,

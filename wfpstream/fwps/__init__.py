@@ -34,6 +34,7 @@ from ._constants import (
     StreamActionType,
     StreamFlags,
 )
+from ._endpoints import Endpoints
 from ._filter import EMPTY_FILTER_SET, Filter, Filter0, Filter1, Filter2, FilterSet, match_always
 from ._flow import (
     ABORT_FLUSH,
@@ -43,7 +44,6 @@ from ._flow import (
     HELD_BACK,
     READ_ENDED,
     YES,
-    Endpoints,
     Flow,
 )
 from ._ledger import DirectionLedger, StageLedger

@@ -18,7 +18,7 @@ from ._constants import (
     FieldsStream,
     LayerId,
 )
-from ._flow import Address, Endpoints
+from ._endpoints import Address, Endpoints
 
 _EMPTY = FwpValue(DataType.EMPTY, None)
 _UNICAST = uint8(int(AddressType.UNICAST))

@@ -25,7 +25,7 @@ from ._records import IncomingMetadataValues, IncomingValues
 from ._redirect import Lineage
 
 if TYPE_CHECKING:
-    from ._flow import Address, Endpoints
+    from ._endpoints import Address, Endpoints
     from ._net_buffer import NetBufferList
     from ._pending import Pending
     from ._redirect import Redirection

@@ -36,8 +36,9 @@ from ._stream_data import IndicatedRecord
 if TYPE_CHECKING:
     from ._callout import CalloutEntry, CalloutTable
     from ._core import Core
+    from ._endpoints import Address, Endpoints
     from ._filter import Filter2, FilterSet
-    from ._flow import Address, Endpoints, Flow
+    from ._flow import Flow
 
 _ALLOW_RECLASSIFY = int(CalloutFlags.ALLOW_RECLASSIFY)
 _AUTH_LAYERS = frozenset(

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from ._connection import Attempt
     from ._contexts import Contexts
     from ._core import Core
+    from ._endpoints import Endpoints
     from ._filter import Filter2
-    from ._flow import Endpoints
     from ._inputs import Inputs
     from ._pipeline import Pipeline
 

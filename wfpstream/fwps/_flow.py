@@ -1,25 +1,23 @@
 """A flow: one TCP connection through the proxy, its stages, and what each has in front of it.
 
 Owns the data model of the run time - `Flow`, its `Stage`s (one filter and the callout it names) and their `Lane`s
-(one direction of a stage) - with its counters, and the levels a driver reads (architecture, the engine's border).
+(one direction of a stage; what a lane holds and counts is `_lane_store`'s) - and the levels a driver reads
+(architecture, the engine's border).
 It must not decide anything: `_stream_state` has the rules, `_waterfall` moves the bytes, `_inputs` takes them in.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ._constants import FilterRunFlags, IncomingFlag
+from ._lane_store import LaneStore
 from ._ledger import DirectionLedger
 from ._output import Output
-from ._run import EXPEDITED, InjectedBuffer, Run
+from ._run import EXPEDITED, Run
 from ._stream_state import (
     CALL,
     DEFERRED,
-    IDLE,
     INSPECTION,
     NEED_MORE,
     PASS,
@@ -32,10 +30,9 @@ from ._stream_state import (
 
 if TYPE_CHECKING:
     from ._callout import CalloutEntry
+    from ._endpoints import Address, Endpoints
     from ._filter import Filter2
     from ._records import IncomingMetadataValues, IncomingValues
-
-Address = tuple[str, int]
 
 # Phases of a flow's life.
 ESTABLISHING, LIVE, ENDING, ENDED = 0, 1, 2, 3
@@ -47,129 +44,19 @@ YES, HELD_BACK, FULL, READ_ENDED = 0, 1, 2, 3
 ABORT_NONE, ABORT_FLUSH, ABORT_NOW = 0, 1, 2
 
 
-@dataclass(frozen=True)
-class Endpoints:
-    """The addresses of one accepted connection (FLD-10).
-
-    Attributes:
-        client: the client's address and port (peer of the accepted socket, or what PROXY protocol says).
-        destination: what the client asked for: the original destination, or the configured upstream.
-        listener_address: our own address, which is LOCAL for `local = "server"` in reverse mode.
-        listener: name of the listener.
-        local: which side is WFP's local host, "client" or "server".
-        nodelay: the local leg sends without delay (IND-6).
-        label: what events call this flow; None numbers flows from 1.
-    """
-
-    client: Address
-    destination: Address
-    listener_address: Address | None = None
-    listener: str = ""
-    local: str = "client"
-    nodelay: bool = False
-    label: int | None = None
-
-
 _PERMIT_IF_UNREGISTERED = int(FilterRunFlags.PERMIT_IF_CALLOUT_UNREGISTERED)
 _MID_STREAM = int(IncomingFlag.MID_STREAM_INSPECTION)
 
 
-class Lane:
-    """One stage in one direction. Everything counted is in bytes.
+class Lane(LaneStore):
+    """One stage in one direction, and how runs come to it and leave it."""
 
-    The pairs `*_o`, `*_i` count original and injected bytes apart (LED-1).
-    """
-
-    __slots__ = (
-        "asked_again",
-        "blocked_i",
-        "blocked_o",
-        "bypassed_i",
-        "bypassed_o",
-        "bytes",
-        "carry",
-        "classified",
-        "closed",
-        "continued",
-        "deferred_flags",
-        "direction",
-        "discarded_i",
-        "discarded_o",
-        "fin_pended",
-        "fin_pended_at",
-        "fin_queued",
-        "frame",
-        "fresh",
-        "held_since",
-        "in_i",
-        "in_o",
-        "injected",
-        "last_blocked",
-        "let_go",
-        "limit_shown",
-        "missed",
-        "mode",
-        "newest_injected",
-        "oob_ever",
-        "outbox",
-        "outstanding",
-        "pended_buffers",
-        "pended_bytes",
-        "permitted_i",
-        "permitted_o",
-        "queue",
-        "remainder",
-        "required",
-        "stage",
-        "uncompensated",
-        "unseen_discarded_i",
-        "unseen_discarded_o",
-        "urgent_queued",
-        "visible",
-    )
+    __slots__ = ("direction", "stage")
 
     def __init__(self, stage: Stage, direction: int) -> None:
+        super().__init__()
         self.stage = stage
         self.direction = direction
-        self.queue: deque[Run] = deque()
-        self.outbox: deque[Run] = (
-            deque()
-        )  # left this stage, goes to the stages below item by item (NMD-9, INJ-5)
-        self.visible = 0  # bytes in the queue that this stage may see, urgent ones apart
-        self.bytes = 0  # everything in the queue, bypassing bytes included
-        self.fresh = 0  # runs put in since borrowed bytes were last copied
-        self.urgent_queued = 0
-        self.fin_queued = False
-        self.mode = IDLE
-        self.required = 0
-        self.remainder = 0  # bytes that the next indication must show exactly (IND-11)
-        self.limit_shown = False
-        self.continued = False
-        self.deferred_flags = 0
-        self.asked_again = 0
-        self.carry = 0  # original bytes removed here since the last run that left (ARB-11)
-        self.missed = 0
-        self.closed = False
-        self.let_go = False  # the stage is retiring and has nothing left to do here (MGMT-16)
-        self.fin_pended = False
-        self.fin_pended_at = 0.0
-        self.held_since = 0.0
-        self.classified = False
-        self.frame: Any = None  # the classifier's, of this lane's classifies: they never nest (IND-10)
-        self.last_blocked: bool | None = None
-        self.oob_ever = False
-        self.uncompensated = False  # blocked, nothing kept and nothing injected since (V-20)
-        self.newest_injected = 0  # serial of the newest clone that came back (V-53)
-        self.pended_buffers = 0
-        self.pended_bytes = 0
-        self.outstanding: deque[InjectedBuffer] = deque()
-        self.in_o = self.in_i = 0
-        self.permitted_o = self.permitted_i = 0
-        self.blocked_o = self.blocked_i = 0
-        self.discarded_o = self.discarded_i = 0
-        self.unseen_discarded_o = self.unseen_discarded_i = 0
-        self.bypassed_o = self.bypassed_i = 0
-        self.injected = 0
 
     def append(self, run: Run) -> None:
         """Put a run at the tail; one that bypasses this stage only keeps its place (ARB-13)."""
@@ -218,70 +105,6 @@ class Lane:
         else:
             self.took(front)
         return front
-
-    def mark_seen(self, run: Run) -> None:
-        """The stage is shown this run for the first time: LED-1 `in`, and what was lost before it (ARB-11)."""
-        if run.seen:
-            return
-        run.seen = True
-        self.missed += run.missed
-        if run.owner is None:
-            self.in_o += run.length
-        else:
-            self.in_i += run.length
-
-    def show(self, run: Run) -> None:
-        """`run` leads an indication: what was lost right before it precedes all that leaves from now on (INL-2)."""
-        self.mark_seen(run)
-        self.carry += run.missed
-        run.missed = 0
-
-    def count_bypass(self, run: Run) -> None:
-        """LED-2: these bytes go past this stage."""
-        if run.owner is None:
-            self.bypassed_o += run.length
-        else:
-            self.bypassed_i += run.length
-
-    def count_permitted(self, run: Run) -> None:
-        if run.owner is None:
-            self.permitted_o += run.length
-        else:
-            self.permitted_i += run.length
-
-    def count_blocked(self, run: Run) -> None:
-        if run.owner is None:
-            self.blocked_o += run.length
-        else:
-            self.blocked_i += run.length
-
-    def count_discarded(self, run: Run) -> None:
-        """LED-1 `discarded` for bytes this stage was shown, LED-2 `discarded_between` for the others."""
-        original = run.owner is None
-        if run.seen:
-            self.discarded_o += run.length if original else 0
-            self.discarded_i += 0 if original else run.length
-        else:
-            self.unseen_discarded_o += run.length if original else 0
-            self.unseen_discarded_i += 0 if original else run.length
-
-    def keep(self) -> None:
-        """Copy what lies in the driver's buffer: only runs put in since the last time can (linear in them)."""
-        for run in islice(reversed(self.queue), self.fresh):
-            run.keep()
-        self.fresh = 0
-        for run in self.outbox:
-            run.keep()
-
-    @property
-    def is_empty(self) -> bool:
-        """Nothing is held, queued or on its way to the stages below."""
-        return not self.queue and not self.outbox and self.mode == IDLE
-
-    @property
-    def stored(self) -> int:
-        """Bytes in the queue, held ones included, counted run by run for the ledger (IND-25)."""
-        return sum(run.length for run in self.queue)
 
     @property
     def held(self) -> int:

@@ -17,8 +17,8 @@ from ._records import ConnectRequest
 
 if TYPE_CHECKING:
     from ._core import Core
+    from ._endpoints import Address, Endpoints
     from ._filter import Filter2
-    from ._flow import Address, Endpoints
 
 MAX_REDIRECTS = 8
 """LAY-29: a connection that has been redirected so often is blocked (DECISION)."""
