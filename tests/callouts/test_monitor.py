@@ -30,6 +30,18 @@ def test_bytes_and_digests_are_the_same_for_every_cut() -> None:
         assert stats.to_upstream.sha256 == sha256(data).hexdigest()
 
 
+def test_without_a_digest_it_counts_all_the_same(tmp_path: Path) -> None:
+    data = b"some bytes"
+    for pieces in all_cuts(data):
+        monitor = Monitor(to=str(tmp_path / "log"), digest=False)
+        assert relay(monitor, pieces).data == data
+        (stats,) = monitor.stats
+        assert stats.to_upstream is not None
+        assert (stats.to_upstream.bytes, stats.to_upstream.sha256) == (len(data), "")
+    assert "bytes=10 " in (tmp_path / "log").read_text()
+    assert "sha256" not in (tmp_path / "log").read_text()
+
+
 def test_it_changes_nothing() -> None:
     check_every_cut(lambda: Monitor(summary=False), b"as it is", b"as it is")
 
