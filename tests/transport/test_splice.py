@@ -477,11 +477,12 @@ class Relayed:
 
     def finish(self) -> None:
         self.legs.sender.shutdown(socket.SHUT_WR)
+        self.pump(PLENTY)
         while self.outcome != END or len(self.got) < len(self.sent):
-            self.pump(PLENTY)
             if self.outcome == READ_BLOCKED and not self.owed:
                 wait_for(self.legs.inner)
             else:
                 wait_for(self.legs.receiver)
                 self.step("receive", PLENTY, 0)
+            self.pump(PLENTY)
         assert self.conduit.held == 0
