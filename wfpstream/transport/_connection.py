@@ -10,22 +10,27 @@ import socket
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import trio
 
 from ._destinations import Rejected
+from ._dial import Dial, begin_dial
 from ._flow_driver import FlowDriver
-from ._sides import SocketSide
+from ._socket_flow import SocketFlow
 from ._sockets import drain_then_close, reset_now
-from ._upstream import Address, Before, ConnectError, OnOwn, connect, resolve
+from ._task_sides import SocketSide
+from ._upstream import Address, Before, ConnectError, OnOwn, connect, numeric, resolve
 
 if TYPE_CHECKING:
-    from wfpstream.engine import Attempt
+    from wfpstream.engine import Attempt, Flow
 
     from ._hub import Hub
+    from ._socket_flow import Spawn, WhenOver
 
-__all__ = ["Connection", "Route", "decided", "while_alive"]
+__all__ = ["Connection", "Driver", "Route", "decided", "while_alive"]
+
+Driver = Literal["reactor", "stream"]
 
 # A client that was told "no" by a FIN may take this long to close its own side (LAY-21).
 COURTESY = 2.0
@@ -54,16 +59,38 @@ class Route:
 
 
 class Connection:
-    """One accepted connection on its way to a flow. `await run()` is all; the socket is closed afterwards.
+    """One accepted connection on its way to a flow, and what becomes of that.
+
+    `begin` goes as far as possible without waiting. If it says False, `run` has to be awaited for the rest. The socket
+    is closed in the end.
 
     Attributes:
         is_relayed: its flow is established; what ends it now is the engine's.
-        legs: its open sockets.
+        is_handed_over: neither `begin` nor `run` sees the end: `when_over` is called then.
 
     Args:
         log: takes one line for people.
         note: takes why the connection may not go where it is going.
+        spawn: starts a task.
+        when_over: is told once when all is closed, if this was handed over.
     """
+
+    __slots__ = (
+        "_attempt",
+        "_client",
+        "_dial",
+        "_driver",
+        "_flow",
+        "_hub",
+        "_log",
+        "_note",
+        "_route",
+        "_spawn",
+        "_upstream",
+        "_when_over",
+        "is_handed_over",
+        "is_relayed",
+    )
 
     def __init__(
         self,
@@ -73,6 +100,9 @@ class Connection:
         route: Route,
         log: Callable[[str], object],
         note: Callable[[Rejected], object],
+        spawn: Spawn,
+        when_over: WhenOver,
+        driver: Driver = "reactor",
     ) -> None:
         self._hub = hub
         self._client = client
@@ -80,26 +110,152 @@ class Connection:
         self._route = route
         self._log = log
         self._note = note
+        self._spawn = spawn
+        self._when_over = when_over
+        self._driver: Driver = driver
+        self._upstream: socket.socket | None = None
+        self._dial: Dial | None = None
+        self._flow: SocketFlow | None = None
         self.is_relayed = False
-        self.legs = [client]
+        self.is_handed_over = False
+
+    @property
+    def legs(self) -> list[socket.socket]:
+        """Its open sockets."""
+        return [self._client] if self._upstream is None else [self._client, self._upstream]
+
+    def abandon(self) -> None:
+        """Take down what was handed over, at once."""
+        if self._dial is not None:
+            self._dial.abandon()
+            self._dial = None
+            self._attempt.gone()
+            self._over(None)
+        elif self._flow is not None:
+            self._flow.abandon()
+
+    # --- without waiting ---
+
+    def begin(self) -> bool:
+        """The usual way: one numeric address, and nobody who has to be asked for longer. False: `run` goes on.
+
+        Raises only what is a defect.
+        """
+        attempt, route = self._attempt, self._route
+        if self._driver != "reactor" or route.greet is not None or attempt.verdict != "permit":
+            return False
+        addresses = route.requested
+        if attempt.redirected:
+            known = numeric(*attempt.upstream)
+            addresses = [] if known is None else [known]
+        if len(addresses) != 1:
+            return False
+        try:
+            (address,) = route.allowed(addresses, attempt.redirected)
+            timeout = self._hub.engine.options.timeouts.connect
+            sock, dial = begin_dial(self._hub, self._client, address, timeout, self._on_own, route.before)
+        except Rejected as error:
+            self._reject(error)
+        except ConnectError as error:
+            self._fail(error)
+        else:
+            if dial is None:
+                self._reached(sock)
+            else:
+                dial.then(self._dialled, self._client_gone)
+                self.is_handed_over = True
+                self._dial = dial
+        return True
+
+    def _dialled(self, outcome: socket.socket | ConnectError) -> None:
+        """The connect that was waited for has ended."""
+        self._dial = None
+        self.is_handed_over = False
+        error: BaseException | None = None
+        try:
+            if isinstance(outcome, ConnectError):
+                self._fail(outcome)
+            else:
+                self._reached(outcome)
+        except Exception as defect:
+            error = defect
+        if not self.is_handed_over:
+            self._over(error)
+
+    def _client_gone(self) -> None:
+        """The client has reset its connection."""
+        self._dial = None
+        self._attempt.gone()
+        self._over(None)
+
+    def _reached(self, upstream: socket.socket) -> None:
+        self._upstream = upstream
+        try:
+            flow = self._hub.engine.flow_established(self._attempt)
+            if flow is None:
+                self._refuse_soon()
+            else:
+                self._drive(flow, upstream)
+        finally:
+            if not self.is_handed_over:
+                reset_now(upstream)
+
+    def _drive(self, flow: Flow, upstream: socket.socket) -> None:
+        self.is_relayed = self.is_handed_over = True
+        self._flow = SocketFlow(self._hub, flow, self._client, upstream, self._spawn, self._over)
+        self._flow.start()
+
+    def _over(self, error: BaseException | None) -> None:
+        for sock in self.legs:
+            reset_now(sock)
+        self._when_over(error)
+
+    def _fail(self, error: ConnectError) -> None:
+        self._log(f"cannot connect to {_name(self._attempt.upstream)}: {error}")
+        self._attempt.failed(str(error))
+        self._refuse_soon()
+
+    def _reject(self, error: Rejected) -> None:
+        self._note(error)
+        self._attempt.failed(error.reason)
+        reset_now(self._client)
+
+    def _refuse_soon(self) -> None:
+        """As `_refuse`, in a task where it takes time."""
+        if self._attempt.close_as == "fin":
+            self.is_handed_over = True
+            self._spawn(self._refuse_slowly)
+        else:
+            reset_now(self._client)
+
+    async def _refuse_slowly(self) -> None:
+        try:
+            await self._refuse()
+        finally:
+            self._over(None)
+
+    # --- with waiting ---
 
     async def run(self) -> None:
-        """Connect and relay until everything is over. Raises only what is a defect."""
+        """Connect and relay until everything is over, or handed over. Raises only what is a defect."""
         try:
             upstream = await self._reach()
             if upstream is not None:
                 await self._relay(upstream)
         finally:
-            for sock in self.legs:
-                reset_now(sock)
+            if not self.is_handed_over:
+                for sock in self.legs:
+                    reset_now(sock)
 
     async def _relay(self, upstream: socket.socket) -> None:
         flow = self._hub.engine.flow_established(self._attempt)
         if flow is None:
             await self._refuse()
-            return
-        self.is_relayed = True
-        await FlowDriver(self._hub, flow, SocketSide(self._client), SocketSide(upstream)).run()
+        elif self._driver == "reactor":
+            self._drive(flow, upstream)
+        else:
+            self.is_relayed = True
+            await FlowDriver(self._hub, flow, SocketSide(self._client), SocketSide(upstream)).run()
 
     async def _reach(self) -> socket.socket | None:
         """The upstream's socket; None if there will be no flow, and everybody was told."""
@@ -109,12 +265,11 @@ class Connection:
             with while_alive(self._hub, self._client):
                 await decided(attempt)
                 if attempt.verdict != "block":
-                    upstream = await self._connect()
-                    self.legs.append(upstream)
+                    self._upstream = await self._connect()
                     # Whoever ends it now, when it has just been reached, is not to hear of a flow.
                     await trio.lowlevel.checkpoint_if_cancelled()
                     open_ = False
-                    return upstream
+                    return self._upstream
                 open_ = False
         except ConnectError as error:
             open_ = False
@@ -122,9 +277,7 @@ class Connection:
             attempt.failed(str(error))
         except Rejected as error:
             open_ = False
-            self._note(error)
-            attempt.failed(error.reason)
-            reset_now(self._client)
+            self._reject(error)
             return None
         finally:
             if open_:

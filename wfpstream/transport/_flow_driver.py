@@ -1,8 +1,8 @@
-"""One flow over two sides: the cycle of input, write, settle; when it is over, and how the legs are left.
+"""The stream driver's way with a flow: a task that lives as long as it does, and a reader task per side.
 
 Owns a flow from its establishment to `flow.gone`, its idle time and the order of its end (IND-18, DRP-2); how
 long a half-closed flow may live is the engine's (OBJ-14). It must not know how bytes get in and out of a leg
-(`_sides`), nor listeners and connecting.
+(`_task_sides`), nor listeners and connecting.
 """
 
 from __future__ import annotations
@@ -13,37 +13,27 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from wfpstream.engine import ABORT_FLUSH, ABORT_NONE, ABORT_NOW
+from wfpstream.engine import ABORT_FLUSH
+
+from ._flow_cycle import FlowCycle, no_limit_if_off
+from ._task_sides import TaskSide
 
 if TYPE_CHECKING:
-    from wfpstream.engine import FilterEngine, Flow
+    from wfpstream.engine import Flow
 
     from ._hub import Hub
-    from ._sides import Side
 
-__all__ = ["FlowDriver", "no_limit_if_off"]
-
-# A completion may inject, which is written and completes: after so many rounds others get their turn.
-ROUNDS = 8
+__all__ = ["FlowDriver"]
 
 
-class FlowDriver:
+class FlowDriver(FlowCycle[TaskSide]):
     """Drives one established flow. `await run()` is all; it ends with the flow and closes both sides."""
 
-    def __init__(self, hub: Hub, flow: Flow, client: Side, upstream: Side) -> None:
-        self.hub = hub
-        self.engine: FilterEngine = hub.engine
-        self.flow = flow
-        client_index = flow.direction_from("client")
-        self.sides = (upstream, client) if client_index else (client, upstream)
-        client.attach(self, client_index, "rst_client")
-        upstream.attach(self, 1 - client_index, "rst_upstream")
-        self.over = False
-        # Whoever cancels `run` stops the flow; everything else says its own reason.
-        self._reason = "stop"
-        self._graceful = False
+    def __init__(self, hub: Hub, flow: Flow, client: TaskSide, upstream: TaskSide) -> None:
+        super().__init__(hub, flow, client, upstream)
+        client.attach(self, self.sides.index(client), "rst_client")
+        upstream.attach(self, self.sides.index(upstream), "rst_upstream")
         self._flushing = False
-        self._error: BaseException | None = None
         self._nursery: trio.Nursery | None = None
         self._lot = trio.lowlevel.ParkingLot()
         self._scope = trio.CancelScope()
@@ -72,8 +62,8 @@ class FlowDriver:
         finally:
             self.over = True
             await self._leave()
-        if self._error is not None:
-            raise self._error
+        if self.error is not None:
+            raise self.error
 
     async def _leave(self) -> None:
         del self.hub.drivers[self.flow.id]
@@ -82,49 +72,7 @@ class FlowDriver:
                 for side in self.sides:
                     await side.abandon()
         finally:
-            self.flow.gone(self._reason)
-
-    # --- the cycle ---
-
-    def serve(self) -> None:
-        """After any call into the engine: write what the legs take, settle, wake what may go on.
-
-        Waits for nothing, so the bytes an input lent are not needed any more when it returns.
-        """
-        if self.over:
-            return
-        flow, (first, second) = self.flow, self.sides
-        for _ in range(ROUNDS):
-            moved = self._tell_resets()
-            if flow.abort == ABORT_NOW:
-                break
-            if first.push():
-                moved = True
-            if second.push():
-                moved = True
-            if not moved:
-                break
-        else:
-            self.hub.again(self)
-        self.engine.settle_output(flow)
-        self._judge()
-
-    def serve_safely(self) -> None:
-        """`serve` from outside this flow's own tasks: a defect ends this flow only."""
-        try:
-            self.serve()
-        except Exception as error:
-            self.fail(error)
-
-    def has_input(self) -> bool:
-        """Whether a leg that may be read has something to read."""
-        return not self.over and any(side.has_input() for side in self.sides)
-
-    def fail(self, error: BaseException) -> None:
-        """End the flow with an error, which `run` raises."""
-        if self._error is None:
-            self._error = error
-        self._end("abort")
+            self.flow.gone(self.reason)
 
     def start(self, async_fn: Callable[[], Awaitable[object]]) -> None:
         """Run one of a side's tasks as long as the flow lives."""
@@ -137,56 +85,17 @@ class FlowDriver:
         except Exception as error:
             self.fail(error)
 
-    def _tell_resets(self) -> bool:
-        told = False
-        for side in self.sides:
-            if side.lost and side.reader_done and self.flow.abort == ABORT_NONE:
-                side.flow.reset(side.index, side.reset_reason)
-                self._reason = side.reset_reason
-                told = True
-        return told
+    # --- time ---
 
-    def _judge(self) -> None:
-        """Whether the flow is over; if not, who may go on."""
-        flow = self.flow
-        abort = flow.abort
-        if abort == ABORT_NONE:
-            self._go_on()
-        elif abort == ABORT_NOW or all(side.lost or not flow.output(side.out).length for side in self.sides):
-            self._end("abort" if self._reason == "stop" else self._reason)
-        else:
-            self._flush()
+    def touch(self) -> None:
+        if self._timed:
+            self._moved_at = trio.current_time()
 
-    def _go_on(self) -> None:
-        first, second = self.sides
-        if first.fin_sent and second.fin_sent:
-            self._graceful = True
-            self._end("fin")
-            return
-        first.wake()
-        second.wake()
-
-    def _flush(self) -> None:
-        """Owed bytes are written first, but a peer that takes none holds nobody up for ever (IND-18)."""
+    def flush(self) -> None:
         if self._flushing:
             return
         self._flushing = self._timed = True
         self._moved_at = trio.current_time()
-        self._rearm()
-
-    # --- time ---
-
-    def touch(self) -> None:
-        """Bytes moved."""
-        if self._timed:
-            self._moved_at = trio.current_time()
-
-    def fin_was_read(self, side: Side) -> None:
-        """A stream that cannot half-close has closed for good."""
-        if not side.capabilities.half_close:
-            self.sides[side.out].full_close_seen()
-
-    def _rearm(self) -> None:
         self._scope.deadline = self._deadline()
 
     def _deadline(self) -> float:
@@ -199,28 +108,23 @@ class FlowDriver:
             with trio.CancelScope(deadline=self._deadline()) as self._scope:
                 await self._lot.park()
             if self._deadline() <= trio.current_time():
-                self._end(self._reason if self.flow.abort else "timeout")
+                self.end(self.reason if self.flow.abort else "timeout")
 
     # --- the end ---
 
-    def _end(self, reason: str) -> None:
+    def end(self, reason: str) -> None:
         if self.over:
             return
         self.over = True
-        self._reason = reason
+        self.reason = reason
         self._lot.unpark()
 
     async def _finish(self) -> None:
         """Leave the legs as the flow ended; what is still open after this is reset by `abandon`."""
-        if self._graceful:
+        if self.graceful:
             for side in self.sides:
                 await side.close_gracefully(self._reset_flush)
-        elif self.flow.abort == ABORT_FLUSH and self._error is None:
+        elif self.flow.abort == ABORT_FLUSH and self.error is None:
             for side in self.sides:
                 if not side.lost:
                     await side.reset_flushed(self._reset_flush)
-
-
-def no_limit_if_off(seconds: float) -> float:
-    """A configured time, where 0 means off, as a limit."""
-    return seconds or math.inf

@@ -1,4 +1,4 @@
-"""What the flows of one engine share on one trio loop: turns, timers, calls, the hang-up watch, the buffer.
+"""What the flows of one engine share on one trio loop: turns, timers, calls, the reactor, the buffer.
 
 Owns the engine's hooks (`on_pending`, `run_soon`, `spawn_call`) while somebody drives its flows, and the one
 task that runs `engine.turn()`. It knows flows only as something to `serve`; it must not know sockets' bytes,
@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
 
+from ._deadlines import Deadlines
+from ._reactor import Reactor
 from ._sockets import HangupWatch
 
 if TYPE_CHECKING:
@@ -64,7 +66,11 @@ class Hub:
         self.watch = HangupWatch()
         self.buffer = memoryview(bytearray(_receive_size(engine)))
         self.drivers: dict[int, Served] = {}
+        self.reactor = Reactor(self._rouse)
+        self.reactor.after_batch = self._turn_if_asked
+        self.deadlines = Deadlines()
         self._users = 0
+        self._scope: trio.CancelScope | None = None
         self._lead = trio.Lock()
         self._lot = trio.lowlevel.ParkingLot()
         self._pending = True
@@ -95,6 +101,7 @@ class Hub:
             for scope in list(self._calls):
                 scope.cancel()
             self.watch.close()
+            self.reactor.close()
 
     # --- called by drivers and by the engine ---
 
@@ -112,11 +119,16 @@ class Hub:
     def poke(self) -> None:
         """The engine's hook: something is to be done outside of a driver's own call. Only schedules."""
         self._pending = True
-        self._lot.unpark()
+        if not self.reactor.is_busy:  # else at the end of the batch
+            self._lot.unpark()
 
     def again(self, driver: Served) -> None:
         """Serve this flow once more, after others had their turn."""
         self._again.append(driver)
+        self._lot.unpark()
+
+    def _rouse(self) -> None:
+        """The reactor's: somebody has more to do, and it sleeps."""
         self._lot.unpark()
 
     # --- a worker's calls (IRQ-4) ---
@@ -143,19 +155,31 @@ class Hub:
         """Run the engine's turns for ever; returns only by cancellation."""
         async with self._lead, trio.open_nursery() as nursery:
             nursery.start_soon(self.watch.run)
+            nursery.start_soon(self.reactor.run)
+            nursery.start_soon(self.deadlines.run)
             await self._turns()
 
     async def _turns(self) -> None:
         while True:
-            while self._pending or self._again or self._is_due():
+            while self._pending or self._again or self.reactor.has_unfinished or self._is_due():
                 self._turn()
+                self.reactor.batch()
                 await trio.lowlevel.checkpoint()
-            # A timer that becomes the first one asks for a turn: the deadline cannot move while we are parked.
-            with trio.CancelScope(deadline=self._deadline()):
+            # A timer that becomes the first one asks for a turn, and that moves the deadline.
+            with trio.CancelScope(deadline=self._deadline()) as self._scope:
                 await self._lot.park()
+
+    def _turn_if_asked(self) -> None:
+        """At the end of a batch: what the engine has to do at once needs no task to wake up for."""
+        if not self._pending:
+            return
+        self._turn()
+        if self._scope is not None and self.engine.next_deadline is not None:
+            self._scope.deadline = min(self._scope.deadline, self._deadline())
 
     def _turn(self) -> None:
         self._pending = False
+        self.reactor.now = self.deadlines.now()
         again, self._again = self._again, []
         for flow in self.engine.turn():
             driver = self.drivers.get(flow.id)

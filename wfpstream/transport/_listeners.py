@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -36,6 +36,10 @@ BACKLOG = 1024
 # What accept says when the process or the machine has nothing left; the connection stays in the backlog.
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _CLOSED = frozenset({errno.EBADF, errno.EINVAL, errno.ENOTSOCK})
+
+
+# Is told which socket is to be accepted from; None: from none.
+Watch = Callable[[socket.socket | None], object]
 
 
 class OutOfDescriptors(Exception):
@@ -65,7 +69,7 @@ class Listener:
         # While refusing it is a guard, bound to the port and not listening.
         self._is_refusing = False
         self._is_ignoring = False
-        self._lot = trio.lowlevel.ParkingLot()
+        self._watch: Watch | None = None
         host, port = sock.getsockname()[:2]
         self.host: str = host
         self.port: int = port
@@ -106,38 +110,42 @@ class Listener:
         """Let another socket of this user that asks for it listen on the same port, or no longer."""
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, on)
 
-    async def accept(self) -> Accepted:
-        """The next connection.
+    def watched_by(self, watch: Watch | None) -> None:
+        """Have `watch` told, from now on and of what is so now, which socket is to be accepted from.
+
+        None, and before a socket is closed: from none any more.
+        """
+        self._tell_watch(None)
+        self._watch = watch
+        if self.is_open and not self._is_refusing:
+            self._tell_watch(self._sock)
+
+    def _tell_watch(self, sock: socket.socket | None) -> None:
+        if self._watch is not None:
+            self._watch(sock)
+
+    def accept(self) -> Accepted | None:
+        """The next connection; None if nobody waits.
 
         Raises:
             OutOfDescriptors: none can be had at present.
-            trio.ClosedResourceError: the listener was closed.
         """
-        while True:
-            if self._is_refusing and self.is_open:
-                await self._lot.park()
-                continue
-            listening = self._sock
+        while not self._is_refusing:
             try:
-                sock, address = listening.accept()
+                sock, address = self._sock.accept()
             except BlockingIOError:
-                try:
-                    await trio.lowlevel.wait_readable(listening)
-                except trio.ClosedResourceError:
-                    if listening is self._sock:
-                        raise
-                continue
+                return None
             except OSError as error:
                 if error.errno in _EXHAUSTED:
                     raise OutOfDescriptors(os.strerror(error.errno).lower()) from error
                 if error.errno in _CLOSED:
-                    raise trio.ClosedResourceError(f"{self} is closed") from error
+                    return None
                 # The connection died in the backlog, or the network has something to say about it.
-                await trio.lowlevel.checkpoint()
                 continue
             accepted = _leg(sock, address)
             if accepted is not None:
                 return accepted
+        return None
 
     def refuse(self) -> list[Accepted]:
         """Refuse connects from now on; the port stays ours. Whoever waits in the backlog comes along.
@@ -149,10 +157,10 @@ class Listener:
             return []
         guard = hold_port(self._sock)
         waiting = self._take_waiting()
+        self._tell_watch(None)
         listening, self._sock = self._sock, guard
         self._is_refusing = True
         self._is_ignoring = False
-        trio.lowlevel.notify_closing(listening)
         listening.close()
         return waiting
 
@@ -179,7 +187,7 @@ class Listener:
                 if self.mode == "tproxy":
                     make_transparent(self._sock)
             self._is_refusing = False
-            self._lot.unpark_all()
+            self._tell_watch(self._sock)
         elif self._is_ignoring:
             notice_new(self._sock)
             self._is_ignoring = False
@@ -220,9 +228,8 @@ class Listener:
     def close(self) -> None:
         """Stop listening; connections in the backlog are reset by the kernel."""
         if self._sock.fileno() != -1:
-            trio.lowlevel.notify_closing(self._sock)
+            self._tell_watch(None)
             self._sock.close()
-            self._lot.unpark_all()
 
 
 def _leg(sock: socket.socket, address: tuple[str, int]) -> Accepted | None:

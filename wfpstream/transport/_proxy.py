@@ -1,4 +1,4 @@
-"""The live proxy: accept loops, the limit of connections, graceful stop.
+"""The live proxy: which listeners are in force, the limit of connections, graceful stop.
 
 Owns when connections are accepted and when the proxy is over. It must not know what becomes of an accepted
 connection (`_reception`) or how bytes move.
@@ -12,12 +12,13 @@ import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import trio
 
+from ._door import Admission, Door
 from ._hub import Hub
-from ._listeners import Accepted, Listener, ListenerSpec, OutOfDescriptors, open_listeners
+from ._listeners import Accepted, Listener, ListenerSpec, open_listeners
 from ._rearrangement import Rearrangement, arrange
 from ._reception import Reception
 from ._sockets import original_destination, reset_now
@@ -27,16 +28,11 @@ if TYPE_CHECKING:
     from wfpstream.engine import FilterEngine, Tap
 
     from ._arrival import OriginalDestination
+    from ._connection import Driver
 
 __all__ = ["Proxy", "serve_proxy"]
 
 Log = Callable[[str], object]
-Admission = Literal["serve", "refuse", "reset", "ignore"]
-
-# How long accepting rests without descriptors, unless a connection ends before.
-EXHAUSTED_PAUSE = 0.1
-# Fairness: a full backlog does not keep the connections that are there from working.
-ACCEPTS_IN_A_ROW = 16
 
 
 def _quiet(line: str) -> None:
@@ -59,17 +55,17 @@ class Proxy:
         log: Log,
         departures: Departures,
         original: OriginalDestination,
+        driver: Driver,
     ) -> None:
         self.listeners = tuple(listeners)
         self._hub = hub
         self._grace = grace
         self._log = log
         self._changed = trio.lowlevel.ParkingLot()
-        self._reception = Reception(hub, self._addresses, departures, original, log, self._changed.unpark_all)
+        self._reception = Reception(hub, self._addresses, departures, original, log, self._one_left, driver)
         self.rejected = self._reception.rejected
         self._connections: trio.Nursery
-        self._accepting: trio.Nursery
-        self._admission: Admission = "serve"
+        self._door = Door(hub, self._has_room, self._receive, log)
         self._is_rearranging = False
         self._rearrangement: Rearrangement | None = None
         self._stop = trio.Event()
@@ -130,10 +126,10 @@ class Proxy:
         waiting: deque[tuple[Listener, Accepted]] = deque()
         for listener in self.listeners if not self._stop.is_set() else ():
             waiting.extend((listener, accepted) for accepted in _MEET[how](listener))
-        self._admission = how
+        self._door.meet(how)
         # Here and now, where there is room: they are connections like all others when this returns.
         while waiting and self._has_room():
-            self._reception.receive(*waiting.popleft(), self._connections)
+            self._receive(*waiting.popleft())
         if waiting:
             self._connections.start_soon(self._receive_waiting, waiting)
 
@@ -205,7 +201,7 @@ class Proxy:
         if in_force:
             self.listeners = rearrangement.listeners
             for listener in rearrangement.opened:
-                self._accepting.start_soon(self._accept, listener)
+                self._door.open(listener)
             for listener in rearrangement.leaving:
                 waiting.extend((listener, accepted) for accepted in listener.drain())
         else:
@@ -220,6 +216,16 @@ class Proxy:
             self._connections.start_soon(self._receive_waiting, waiting)
         self._changed.unpark_all()
 
+    # --- connections ---
+
+    def _receive(self, listener: Listener, accepted: Accepted) -> None:
+        self._reception.receive(listener, accepted, self._connections.start_soon)
+
+    def _one_left(self) -> None:
+        """There is room, and a descriptor, again."""
+        self._changed.unpark_all()
+        self._door.try_again()
+
     # --- tasks ---
 
     async def _run(
@@ -227,19 +233,18 @@ class Proxy:
     ) -> None:
         async with trio.open_nursery() as self._connections:
             try:
-                async with trio.open_nursery() as self._accepting:
-                    for listener in self.listeners:
-                        self._accepting.start_soon(self._accept, listener)
-                    if ready is not None:
-                        ready(self)
-                    task_status.started(self)
-                    await self._stop.wait()
-                    self._accepting.cancel_scope.cancel()
+                for listener in self.listeners:
+                    self._door.open(listener)
+                if ready is not None:
+                    ready(self)
+                task_status.started(self)
+                await self._stop.wait()
+                with trio.CancelScope(deadline=self._deadline) as self._patience:
+                    await self.wait_connections()
             finally:
                 self._stop.set()
                 self._close_listeners()
-            with trio.CancelScope(deadline=self._deadline) as self._patience:
-                await self.wait_connections()
+                self._reception.abandon_all()
             self._connections.cancel_scope.cancel()
 
     def _close_listeners(self) -> None:
@@ -248,44 +253,16 @@ class Proxy:
         for listener in self.listeners:
             listener.close()
 
-    async def _accept(self, listener: Listener) -> None:
-        try:
-            await self._accept_for_ever(listener)
-        except trio.ClosedResourceError:
-            pass  # it left
-
     async def _receive_waiting(self, waiting: deque[tuple[Listener, Accepted]]) -> None:
         """Those who waited in a listener that left, when there is room for them."""
         try:
             while waiting:
                 await self._wait_for_room()
                 listener, accepted = waiting.popleft()
-                self._reception.receive(listener, accepted, self._connections)
+                self._receive(listener, accepted)
         finally:
             for _, accepted in waiting:
                 reset_now(accepted.sock)
-
-    async def _accept_for_ever(self, listener: Listener) -> None:
-        short = False
-        while True:
-            await self._wait_for_room()
-            try:
-                accepted = await listener.accept()
-            except OutOfDescriptors as error:
-                if not short:
-                    self._log(f"{listener}: cannot accept: {error}; waiting")
-                short = True
-                with trio.move_on_after(EXHAUSTED_PAUSE):
-                    await self._changed.park()
-                continue
-            short = False
-            if self._admission == "reset":
-                reset_now(accepted.sock)
-                await trio.lowlevel.checkpoint()
-                continue
-            self._reception.receive(listener, accepted, self._connections)
-            if self.accepted % ACCEPTS_IN_A_ROW == 0:
-                await trio.lowlevel.checkpoint()
 
     async def _wait_for_room(self) -> None:
         """The rest waits in the backlog: a client sees a slow connect, not a refused one."""
@@ -329,6 +306,7 @@ async def serve_proxy(
     mark: int = 0,
     original: OriginalDestination = original_destination,
     tap: Tap | None = None,
+    driver: Driver = "reactor",
     task_status: trio.TaskStatus[Proxy] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Relay the connections of all listeners through `engine`, until `Proxy.stop` or cancellation.
@@ -344,6 +322,7 @@ async def serve_proxy(
             set it `log` is told once, and they go unmarked.
         original: how a redirect listener learns where an accepted socket was going, None if that is not known.
         tap: sees what every leg reads and writes, and may cut what is read; None costs nothing.
+        driver: what moves the bytes of flows: "reactor", which has no tasks, or "stream", which has three per flow.
 
     Raises:
         OSError: an address cannot be listened on, or mode tproxy lacks its capability; nothing is left open then.
@@ -351,7 +330,7 @@ async def serve_proxy(
     opened = await open_listeners(listeners, bound)
     hub = Hub.open(engine)
     hub.tap = tap or hub.tap  # one engine, one tap: that of whoever brings one
-    proxy = Proxy(hub, opened, grace, log, Departures(mark, log), original)
+    proxy = Proxy(hub, opened, grace, log, Departures(mark, log), original, driver)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(hub.run)

@@ -35,8 +35,10 @@ from ._sockets import reset_now
 if TYPE_CHECKING:
     from wfpstream.engine import Attempt
 
+    from ._connection import Driver
     from ._hub import Hub
     from ._listeners import Accepted, Listener
+    from ._socket_flow import Spawn
     from ._transparent import Departures
     from ._upstream import Address
 
@@ -67,6 +69,7 @@ class Reception:
         original: OriginalDestination,
         log: Log,
         changed: Callable[[], object],
+        driver: Driver,
     ) -> None:
         self.connections = 0
         self.accepted = 0
@@ -78,26 +81,38 @@ class Reception:
         self._original = original
         self._log = log
         self._changed = changed
+        self._driver: Driver = driver
         self._per_client: Counter[str] = Counter()
         self._guests: set[_Guest] = set()
         self._left = trio.lowlevel.ParkingLot()
         self._legs: set[Pair] = set()
         self._told: set[tuple[str, str]] = set()
 
-    def receive(self, listener: Listener, accepted: Accepted, nursery: trio.Nursery) -> None:
+    def receive(self, listener: Listener, accepted: Accepted, spawn: Spawn) -> None:
         """Take a connection over. Where nothing has to be waited for, the engine is asked here and now:
-        connections are numbered as they came."""
+        connections are numbered as they came.
+
+        Args:
+            spawn: starts a task for what has to be waited for.
+        """
         self.accepted += 1
         self.connections += 1
         guest = _Guest(str(listener), listener.spec, accepted, self._own_listeners)
         self._guests.add(guest)
+        begun = False
         try:
             attempt = self._begin(guest)
+            if attempt is not None:
+                connection = self._connect(guest, attempt, spawn)
+                begun = connection.begin()
         except Exception as error:
             self._turn_away(guest, error)
+            begun = True
+        if not begun:
+            guest.scope = trio.CancelScope()
+            spawn(self._host, guest, attempt, spawn)
+        elif guest.connection is None or not guest.connection.is_handed_over:
             self._leave(guest)
-            return
-        nursery.start_soon(self._host, guest, attempt)
 
     def _begin(self, guest: _Guest) -> Attempt | None:
         """The engine's view of the connection; None if something has to be waited for first."""
@@ -118,19 +133,24 @@ class Reception:
         """
         doomed = set(self._guests)
         for guest in doomed:
-            if guest.connection is None or not guest.connection.is_relayed:
-                guest.scope.cancel()
+            if not guest.is_relayed:
+                guest.abandon()
         self._hub.engine.abort_flows()
         with trio.move_on_after(patience):
             await self._wait_gone(doomed)
-        for guest in doomed:
-            guest.scope.cancel()
+        for guest in doomed & self._guests:
+            guest.abandon()
         await self._wait_gone(doomed)
+
+    def abandon_all(self) -> None:
+        """Reset, now, what has no task that could be cancelled."""
+        for guest in list(self._guests):
+            guest.abandon()
 
     @property
     def on_their_way(self) -> int:
         """How many connections are not relayed yet."""
-        return sum(guest.connection is None or not guest.connection.is_relayed for guest in self._guests)
+        return sum(not guest.is_relayed for guest in self._guests)
 
     def shut_down_all(self) -> None:
         """Shut all sockets down, from any thread: for when the loop's own thread does not answer any more."""
@@ -144,14 +164,21 @@ class Reception:
         while guests & self._guests:
             await self._left.park()
 
-    async def _host(self, guest: _Guest, attempt: Attempt | None) -> None:
+    async def _host(self, guest: _Guest, attempt: Attempt | None, spawn: Spawn) -> None:
+        assert guest.scope is not None
         try:
             with guest.scope:
-                await self._serve(guest, attempt if attempt is not None else await self._begin_slowly(guest))
+                if attempt is None:
+                    attempt = await self._begin_slowly(guest)
+                    self._connect(guest, attempt, spawn)
+                assert guest.connection is not None
+                await guest.connection.run()
         except Exception as error:
             self._turn_away(guest, error)
         finally:
-            self._leave(guest)
+            guest.scope = None
+            if guest.connection is None or not guest.connection.is_handed_over:
+                self._leave(guest)
 
     async def _begin_slowly(self, guest: _Guest) -> Attempt:
         if guest.spec.accept_proxy:
@@ -173,7 +200,8 @@ class Reception:
         guest.check_original()
         return self._hub.engine.connection_requested(guest.endpoints)
 
-    async def _serve(self, guest: _Guest, attempt: Attempt) -> None:
+    def _connect(self, guest: _Guest, attempt: Attempt, spawn: Spawn) -> Connection:
+        """Its way to the upstream; nothing has begun yet."""
         spec = guest.spec
         route = Route(
             guest.requested,
@@ -193,9 +221,18 @@ class Reception:
             route,
             partial(self._tell, guest),
             partial(self._note, guest),
+            spawn,
+            partial(self._over, guest),
+            self._driver,
         )
         guest.connection = connection
-        await connection.run()
+        return connection
+
+    def _over(self, guest: _Guest, error: BaseException | None) -> None:
+        """The end of a connection that has no task of its own."""
+        if isinstance(error, Exception):
+            self._turn_away(guest, error)
+        self._leave(guest)
 
     # --- the books ---
 
@@ -260,8 +297,20 @@ class _Guest(Arrival):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.scope = trio.CancelScope()
+        self.scope: trio.CancelScope | None = None
         self.legs: list[Pair] = []
+
+    @property
+    def is_relayed(self) -> bool:
+        """Its flow is established."""
+        return self.connection is not None and self.connection.is_relayed
+
+    def abandon(self) -> None:
+        """End it at once, whatever it is doing."""
+        if self.scope is not None:
+            self.scope.cancel()
+        elif self.connection is not None:
+            self.connection.abandon()
 
 
 async def _greet(

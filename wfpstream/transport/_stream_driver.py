@@ -15,8 +15,9 @@ import trio
 from ._connection import COURTESY, decided, while_alive
 from ._flow_driver import FlowDriver
 from ._hub import Hub
-from ._sides import Capabilities, Side, SocketSide, StreamSide
+from ._sides import Capabilities
 from ._sockets import prepare
+from ._task_sides import SocketSide, StreamSide, TaskSide
 
 if TYPE_CHECKING:
     from wfpstream.engine import Attempt, Endpoints, FilterEngine
@@ -89,7 +90,7 @@ async def _relay(hub: Hub, client: trio.abc.Stream, upstream: trio.abc.Stream, e
                 await side.abandon()
 
 
-def _side(stream: trio.abc.Stream, hub: Hub) -> Side:
+def _side(stream: trio.abc.Stream, hub: Hub) -> TaskSide:
     if not isinstance(stream, trio.SocketStream):
         return StreamSide(stream, len(hub.buffer))
     # Taken out of the stream: whoever uses that by mistake finds it closed, and never another's socket.
@@ -98,7 +99,7 @@ def _side(stream: trio.abc.Stream, hub: Hub) -> Side:
     return SocketSide(sock)
 
 
-async def _wait_for(hub: Hub, attempt: Attempt, client: Side) -> None:
+async def _wait_for(hub: Hub, attempt: Attempt, client: TaskSide) -> None:
     """Wait for the verdict of a pended attempt, if the client does."""
     told = False
     try:

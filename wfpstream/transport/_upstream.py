@@ -19,7 +19,19 @@ import trio
 
 from ._sockets import connect_error, prepare
 
-__all__ = ["Address", "Before", "ConnectError", "OnOwn", "connect", "numeric", "resolve", "unmapped"]
+__all__ = [
+    "Address",
+    "Before",
+    "ConnectError",
+    "OnOwn",
+    "connect",
+    "connect_failure",
+    "no_answer",
+    "numeric",
+    "refuse_itself",
+    "resolve",
+    "unmapped",
+]
 
 # RFC 8305 advises 250 ms until the next address is tried beside the one still on its way.
 NEXT_ATTEMPT = 0.25
@@ -132,7 +144,7 @@ async def connect(
         if len(addresses) == 1:
             return await _connect_one(addresses[0], on_own, before)
         return await _connect_any(addresses, on_own, before)
-    raise ConnectError(f"no answer within {timeout:g} s")
+    raise no_answer(timeout)
 
 
 async def _connect_one(address: Address, on_own: OnOwn, before: Before) -> socket.socket:
@@ -146,7 +158,7 @@ async def _connect_one(address: Address, on_own: OnOwn, before: Before) -> socke
         if sock is not None:
             sock.close()
         if isinstance(error, OSError):
-            raise ConnectError(_plain(error)) from error
+            raise connect_failure(error) from error
         raise
     return sock
 
@@ -162,13 +174,26 @@ async def _finish_connect(sock: socket.socket, begun: int, address: Address, on_
         error = connect_error(sock)
         if error is not None:
             raise error
-    if own == sock.getpeername():
-        # Nobody listens there, and the kernel chose that very port for us: TCP connected us to ourselves.
+    refuse_itself(sock, own[1], address)
+
+
+def refuse_itself(sock: socket.socket, own_port: int, address: Address) -> None:
+    """Nobody listens there, and the kernel chose that very port for us: TCP connected us to ourselves.
+
+    Raises OSError then.
+    """
+    if own_port == address.port and sock.getsockname() == sock.getpeername():
         raise OSError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
 
 
-def _plain(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()
+def connect_failure(error: OSError) -> ConnectError:
+    """What the kernel said, in our words."""
+    return ConnectError((error.strerror or str(error)).lower())
+
+
+def no_answer(seconds: float) -> ConnectError:
+    """`timeouts.connect` has passed."""
+    return ConnectError(f"no answer within {seconds:g} s")
 
 
 async def _connect_any(addresses: Sequence[Address], on_own: OnOwn, before: Before) -> socket.socket:

@@ -1,0 +1,181 @@
+"""A leg of the reactor driver: what an event means for it, and reading one piece per turn.
+
+Owns the traps of edge-triggered reading: an edge that comes while the leg is paused is kept and used on resume, a turn
+that ends before the socket is empty asks for another one, and an urgent byte is not read as a plain one. It must not
+know the other leg, nor how a flow ends.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Any
+
+from wfpstream.engine import DEFERRED, ENDED, FULL, YES
+
+from ._reactor import ERROR, IN, OUT, READ_HANGUP, TROUBLE, URGENT
+from ._socket_end import SocketEnd
+from ._sockets import is_dead, receive
+
+if TYPE_CHECKING:
+    from ._reactor import Reactor
+
+__all__ = ["EDGES", "Leg"]
+
+EDGES = IN | OUT | URGENT | READ_HANGUP
+_TO_READ = IN | READ_HANGUP
+
+
+class Leg(SocketEnd):
+    """A plain socket in the reactor.
+
+    Attributes:
+        input: there may be something to read.
+        is_armed: events of input are asked for; while the leg is paused they would only wake us.
+        is_careful: an urgent byte was announced once: every read asks for the mark first (IND-7).
+        is_ending: the peer's FIN, or worse, is behind what can be read: no further edge will come.
+    """
+
+    __slots__ = ("fd", "input", "is_armed", "is_careful", "is_ending", "queued", "reactor", "since")
+
+    driver: Any
+
+    def __init__(self, sock: socket.socket, reactor: Reactor) -> None:
+        super().__init__(sock)
+        self.reactor = reactor
+        self.fd = sock.fileno()
+        self.since = 0
+        self.queued = False
+        self.input = False
+        self.is_armed = True
+        self.is_careful = False
+        self.is_ending = False
+
+    def start(self) -> None:
+        self.reactor.add(self.fd, self, EDGES)
+
+    # --- the reactor's calls ---
+
+    def ready(self, events: int) -> None:
+        """What an edge says, acted on at once."""
+        try:
+            if events & TROUBLE and not (self.read_ended and self.fin_sent):
+                self.is_ending = self.input = True
+                # A hang-up after our FIN is the peer's meeting it; all else is a reset (IND-27).
+                if events & ERROR or not self.fin_sent:
+                    self.lost = True
+            if events & URGENT:
+                self.is_careful = True
+            if events & _TO_READ:
+                self.input = True
+                if events & READ_HANGUP:
+                    self.is_ending = True
+            if self.blocked and events & OUT:
+                self.blocked = False
+                self.driver.serve()
+            if self.input:
+                self._turn(True)
+        except Exception as error:
+            self.driver.fail(error)
+
+    def go_on(self) -> None:
+        """Another turn: no event has said anything of what comes first."""
+        try:
+            self._turn(False)
+        except Exception as error:
+            self.driver.fail(error)
+
+    def _turn(self, is_announced: bool) -> None:
+        """Read one piece if the engine wants it.
+
+        Args:
+            is_announced: an event of this batch has told that there is input, and that no urgent byte is.
+        """
+        if self.driver.over:
+            return
+        if self.reader_done:
+            if self.lost:
+                self.driver.serve()
+            return
+        state = self.flow.may_read(self.index)
+        if state == YES or (state == FULL and self.lost):
+            self.parked = False
+            self._read(is_announced)
+        elif state == ENDED or self.lost:
+            if state == DEFERRED:
+                self.discard()
+            self.reader_done = True
+            self.driver.serve()
+        else:
+            self._pause()
+
+    def _pause(self) -> None:
+        """The input stays known; more of it need not wake us. A reset and the end of a wait to write still do."""
+        self.parked = True
+        if self.is_armed:
+            self.is_armed = False
+            self.reactor.change(self.fd, READ_HANGUP | OUT if self.blocked else READ_HANGUP)
+
+    def resume(self) -> None:
+        self.reactor.again(self)
+
+    def _read(self, is_announced: bool) -> None:
+        driver = self.driver
+        buffer = driver.hub.buffer
+        urgent = False
+        try:
+            if is_announced and not self.is_careful:
+                n = self.sock.recv_into(buffer)
+            else:
+                n, urgent = receive(self.sock, buffer)
+        except BlockingIOError:
+            self._is_empty()
+            return
+        except OSError:
+            self.read_failed()
+            return
+        if not n:
+            self._end()
+            return
+        driver.moved_at = self.reactor.now
+        self.flow.received(self.index, buffer[:n], urgent)
+        driver.serve()
+        if driver.over or self.reader_done:
+            return
+        if n < len(buffer) and not (self.is_careful or self.is_ending):
+            # All that was there when we looked: what comes later is an edge of its own.
+            self._is_empty()
+        elif not self.parked:
+            self.reactor.again(self)
+
+    def _is_empty(self) -> None:
+        if self.lost:
+            # The kernel has no connection any more and says so only once, to somebody else.
+            self.read_failed()
+            return
+        self.input = False
+        if not self.is_armed:
+            self.is_armed = True
+            self.reactor.change(self.fd, EDGES)
+
+    def _end(self) -> None:
+        """EOF: after a reset that followed the FIN it counts as that."""
+        if not self.fin_sent and is_dead(self.sock):
+            self.lost = True
+        self.end_of_stream()
+
+    # --- the writer's ---
+
+    def wait_writable(self) -> None:
+        if not self.is_armed:
+            self.reactor.change(self.fd, READ_HANGUP | OUT)
+
+    def unwatch(self) -> None:
+        self.reactor.remove(self.fd, self)
+
+    def unwatch_if_done(self) -> None:
+        """It is closed soon, and `ready` knows."""
+
+    def close(self) -> None:
+        """Close at once: nothing is owed, and nothing is left to read."""
+        self.reactor.forget(self.fd, self)
+        self.sock.close()
