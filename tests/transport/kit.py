@@ -28,9 +28,13 @@ from wfpstream.fwps import (
     Worker,
 )
 from wfpstream.transport import ListenerSpec, Proxy, serve_proxy
+from wfpstream.transport._connection import Driver
 from wfpstream.transport._sockets import original_destination
 
 P = ParamSpec("P")
+
+# Which driver `live` takes: every test runs with both (conftest).
+current_driver: Driver = "reactor"
 
 CHUNK = bytes(64 * 1024)
 RESET = struct.pack("ii", 1, 0)
@@ -359,6 +363,7 @@ async def live(
             mark=mark,
             original=original,
             tap=tap,
+            driver=current_driver,
             task_status=task_status,
         )
 

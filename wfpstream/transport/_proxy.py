@@ -214,7 +214,7 @@ class Proxy:
                     waiting.extend((rightful, accepted) for accepted in listener.drain())
         if waiting:
             self._connections.start_soon(self._receive_waiting, waiting)
-        self._changed.unpark_all()
+        self._one_left()
 
     # --- connections ---
 
@@ -222,7 +222,7 @@ class Proxy:
         self._reception.receive(listener, accepted, self._connections.start_soon)
 
     def _one_left(self) -> None:
-        """There is room, and a descriptor, again."""
+        """There may be room, and a descriptor, again."""
         self._changed.unpark_all()
         self._door.try_again()
 
@@ -244,8 +244,9 @@ class Proxy:
             finally:
                 self._stop.set()
                 self._close_listeners()
+                # First who waits for room: nobody is to come in behind the others' back.
+                self._connections.cancel_scope.cancel()
                 self._reception.abandon_all()
-            self._connections.cancel_scope.cancel()
 
     def _close_listeners(self) -> None:
         if self._rearrangement is not None:
