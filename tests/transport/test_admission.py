@@ -13,7 +13,7 @@ import trio
 import trio.testing
 
 from tests.transport.kit import Live, bounded, live, read_all, read_exactly
-from wfpstream.transport._proxy import Admission
+from wfpstream.transport._door import Admission
 
 
 def connect_now(run: Live, timeout: float = 5.0) -> socket.socket:
