@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from benchmarks import birth, engine, loopback, reload, replay, verify
+from benchmarks.peers import peers_main
 
 MEASUREMENTS = {
     "birth": birth.measure,
@@ -21,6 +22,8 @@ MEASUREMENTS = {
 
 def main() -> int:
     """Run what is asked for, all by default."""
+    if sys.argv[1:2] == ["peers"]:
+        return peers_main(sys.argv[2:])
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", choices=[*MEASUREMENTS, []], help="which (default: all)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds, interleaved; medians are shown")

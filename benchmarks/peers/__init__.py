@@ -1,0 +1,5 @@
+"""wfpstream beside other relays, each on one thread: CPU, wall clock, latency, memory. `python -m benchmarks peers`."""
+
+from benchmarks.peers._main import peers_main
+
+__all__ = ["peers_main"]
