@@ -460,6 +460,24 @@ async def test_stop_lets_a_flow_end_by_itself() -> None:
 
 
 @bounded
+async def test_who_waits_in_the_backlog_at_a_stop_is_still_served() -> None:
+    """The kernel has let it in: to close the listener over it would be a reset."""
+    async with live(Probe(), options=EngineOptions(limits=Limits(flows=1))) as run:
+        client, server = await run.pair()
+        second = await run.client()
+        await second.send_all(b"patience")
+        await wait_all_tasks_blocked()
+        run.proxy.request_stop(10.0)
+        await client.aclose()
+        await server.aclose()
+        next_server = await run.accept()
+        assert await read_exactly(next_server, 8) == b"patience"
+        await second.send_eof()
+        await next_server.send_eof()
+        assert await read_all(second) == (b"", "fin")
+
+
+@bounded
 async def test_stop_aborts_what_outlives_the_grace() -> None:
     async with live(Probe()) as run:
         client, server = await run.pair()

@@ -13,7 +13,15 @@ from wfpstream.config._difference import Change, Difference
 from wfpstream.config._errors import ConfigError, Problem
 from wfpstream.config._load import LoadedConfig, decode_config, load_config, parse_config
 from wfpstream.config._model import Config, Listener, config_schema
+from wfpstream.config._policy_text import (
+    PolicyText,
+    filter_ids_text,
+    policy_text,
+    read_filter_ids,
+    read_policy_text,
+)
 from wfpstream.config._settings import (
+    divided,
     engine_options,
     listener_settings,
     replay_settings,
@@ -30,13 +38,16 @@ __all__ = [
     "Listener",
     "LoadedConfig",
     "Pending",
+    "PolicyText",
     "Problem",
     "anchor_callout",
     "build_engine",
     "config_schema",
     "decode_config",
     "deploy",
+    "divided",
     "engine_options",
+    "filter_ids_text",
     "format_address",
     "listener_settings",
     "load_config",
@@ -44,6 +55,9 @@ __all__ = [
     "parse_callout",
     "parse_config",
     "parse_mode",
+    "policy_text",
+    "read_filter_ids",
+    "read_policy_text",
     "replay_settings",
     "transparent_settings",
 ]

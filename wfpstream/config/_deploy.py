@@ -6,7 +6,7 @@ Owns what is in force and what was added by hand. Opening listeners is not its b
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from uuid import UUID
 
@@ -34,7 +34,13 @@ def _stopped() -> float:
 
 
 def deploy(
-    loaded: LoadedConfig, callouts: Sequence[CalloutText] = (), clock: Callable[[], float] = _stopped
+    loaded: LoadedConfig,
+    callouts: Sequence[CalloutText] = (),
+    clock: Callable[[], float] = _stopped,
+    *,
+    added: Sequence[Added] = (),
+    deleted: Iterable[UUID] = (),
+    filter_ids: Mapping[UUID, int] | None = None,
 ) -> Deployment:
     """Make an engine as a configuration wants it, and keep what is needed to change it.
 
@@ -42,12 +48,19 @@ def deploy(
         loaded: the configuration.
         callouts: callouts of the command line, each in its own sublayer, asked before the file's rules.
         clock: monotonic seconds; without one time stands still, which is enough to look at the engine.
+        added, deleted: `Deployment.by_hand` of another one, to be in force here, too.
+        filter_ids: `Deployment.filter_ids` of that one: a filter has its id here, too.
 
     Raises:
         ConfigError: something in it cannot be used; every such thing is named, and nothing was left behind.
     """
-    deployment = Deployment(FilterEngine(clock, engine_options(loaded.config)), loaded)
+    deployment = Deployment(FilterEngine(clock, engine_options(loaded.config)), loaded, added)
+    deployment.engine.management.wish_filter_ids(filter_ids or {})
     deployment.prepare(loaded, callouts).commit()
+    for key in deleted:
+        filter_id = deployment.filter_ids.get(key)
+        if filter_id is not None:
+            deployment.delete_filter(filter_id, drain=False)
     return deployment
 
 
@@ -89,6 +102,7 @@ class Pending:
                 self._version = _SPENT
             raise self.loaded.error(list(error.problems)) from error
         self._deployment.adopt(self.loaded)
+        self._deployment.forget_deleted()
         return self.difference
 
 
@@ -101,13 +115,15 @@ class Deployment:
         version: counts the changes.
     """
 
-    def __init__(self, engine: FilterEngine, loaded: LoadedConfig) -> None:
+    def __init__(self, engine: FilterEngine, loaded: LoadedConfig, added: Sequence[Added] = ()) -> None:
         self.engine = engine
         self.loaded = loaded
         self.version = 0
         self._live = Plan()
         self._objects = Objects(engine)
-        self._added: list[Added] = []
+        self._added: list[Added] = list(added)
+        # Filters of the file that were deleted by hand since it was read.
+        self._deleted: set[UUID] = set()
 
     # -- the file
 
@@ -208,12 +224,28 @@ class Deployment:
             self.install(plan, self._steps_to(plan), drain=drain)
         except Refused as error:
             return error.status
+        if one.owner not in {added.id for added in self._added}:
+            self._deleted.add(one.key)
         self._added = [
             replace(added, gone=added.gone | {one.key}) if added.id == one.owner else added
             for added in self._added
             if added.id not in gone
         ]
         return NtStatus.STATUS_SUCCESS
+
+    @property
+    def by_hand(self) -> tuple[tuple[Added, ...], frozenset[UUID]]:
+        """What was added by hand and is in force, and the keys of the file's filters that were deleted by hand."""
+        return tuple(self._added), frozenset(self._deleted)
+
+    def forget_deleted(self) -> None:
+        """The file was read again: what it has is back."""
+        self._deleted.clear()
+
+    @property
+    def filter_ids(self) -> Mapping[UUID, int]:
+        """The ids of the filters in force, by key."""
+        return self._objects.filter_ids
 
     def _owners_without(self, one: PlannedFilter, rest: Plan) -> set[str]:
         """What goes with a filter: its rule if it was the last one, and what was added by hand only for it."""

@@ -34,6 +34,27 @@ def engine_options(config: Config) -> EngineOptions:
     return options
 
 
+def divided(config: Config, number: int, of: int) -> Config:
+    """The share of a configuration's limits that worker `number` (1..`of`) gets; what is per flow stays as it is.
+
+    `flows` is divided exactly, but nobody gets less than one; `total` as well, by bytes. `flows_per_client` is rounded
+    up: the kernel does not spread the connections of one client evenly.
+    """
+    limits = config.limits
+    share = msgspec.structs.replace(
+        limits,
+        flows=_share(limits.flows, number, of),
+        total=_share(parse_size(limits.total), number, of),
+        flows_per_client=-(-limits.flows_per_client // of),
+    )
+    return msgspec.structs.replace(config, limits=share)
+
+
+def _share(whole: int, number: int, of: int) -> int:
+    """0 is no limit, and stays so."""
+    return max(whole // of + (number <= whole % of), 1) if whole else 0
+
+
 def replay_settings(config: Config) -> dict[str, Any]:
     """`[replay]` in bytes and seconds, and the side that is local: arguments for `ReplayOptions`."""
     settings = msgspec.structs.asdict(config.replay)

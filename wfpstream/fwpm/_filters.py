@@ -64,7 +64,7 @@ def add_filter(store: Store, transaction: Transaction, owner: object | None, rec
 
     record = replace(record, filter_key=key, sub_layer_key=sub_layer_key, conditions=tuple(record.conditions))
     run_time = Filter2(
-        filter_id=store.next_filter_id(),
+        filter_id=store.next_filter_id(key),
         filter_key=key,
         layer_id=int(layer.layer_id),
         weight=effective_weight(record.weight, conditions),

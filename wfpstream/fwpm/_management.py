@@ -5,7 +5,7 @@ Owns the list of open sessions. Must not know the run time beyond its protocol.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 from uuid import UUID
 
@@ -84,6 +84,13 @@ class Management:
         """Whether some filter, in force or retiring, names this callout object (OBJ-5). Asking is no refusal."""
         entry = self._store.committed.callouts.get(key)
         return entry is not None and self._store.committed.in_use(entry)
+
+    def wish_filter_ids(self, ids: Mapping[UUID, int]) -> None:
+        """Let filters that will be added get these ids, by key: those they have in another engine with the same policy.
+
+        It takes the place of earlier wishes. An id that was given already is not given again: that filter gets another.
+        """
+        self._store.wished_filter_ids = dict(ids)
 
     def force_delete(self, filter_id: int) -> NtStatus:
         """Deletes a filter even while busy (MGMT-13): held data is released as permitted, V-38 reported."""

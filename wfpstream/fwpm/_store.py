@@ -56,15 +56,25 @@ class Store:
         self._open: Transaction | None = None
         self._generation = 0
         self._orders = count(1)
-        self._filter_ids = count(1)
+        self._last_filter_id = 0
+        self._filter_ids_ahead: set[int] = set()
+        self.wished_filter_ids: dict[UUID, int] = {}
 
     def next_order(self) -> int:
         """Place in the order of adding, unique over all objects."""
         return next(self._orders)
 
-    def next_filter_id(self) -> int:
-        """A filterId, never given twice (OBJ-9)."""
-        return next(self._filter_ids)
+    def next_filter_id(self, key: UUID) -> int:
+        """A filterId, never given twice (OBJ-9); the one that is wished for `key`, if there is one."""
+        wished = self.wished_filter_ids.pop(key, 0)
+        if wished > self._last_filter_id + 1 and wished not in self._filter_ids_ahead:
+            self._filter_ids_ahead.add(wished)
+            return wished
+        self._last_filter_id += 1
+        while self._last_filter_id in self._filter_ids_ahead:
+            self._filter_ids_ahead.remove(self._last_filter_id)
+            self._last_filter_id += 1
+        return self._last_filter_id
 
     def key_or_generated(self, key: UUID, order: int) -> UUID:
         """OBJ-6: a zero key is replaced. Generated from `order`, so that a replay gives the same keys."""

@@ -54,6 +54,11 @@ class Door:
         watch = _Watch(self, listener)
         listener.watched_by(watch.change)
 
+    @property
+    def admission(self) -> Admission:
+        """How newcomers are met."""
+        return self._admission
+
     def meet(self, how: Admission) -> None:
         """How newcomers are met from now on."""
         self._admission = how

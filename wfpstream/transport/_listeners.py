@@ -244,9 +244,9 @@ def _leg(sock: socket.socket, address: tuple[str, int]) -> Accepted | None:
 
 
 async def open_listeners(
-    specs: Sequence[ListenerSpec], bound: Sequence[socket.socket | None] = ()
+    specs: Sequence[ListenerSpec], bound: Sequence[socket.socket | None] = (), *, shared: bool = False
 ) -> list[Listener]:
-    """Open all or none. `bound`: sockets bound already, by position, which are ours from now on.
+    """Open all or none. `bound`: sockets bound already, by position, which are ours from now on; `shared` as below.
 
     Raises:
         OSError: an address cannot be used, or a right is missing; the text names the address.
@@ -255,7 +255,8 @@ async def open_listeners(
     given = [*bound, *[None] * (len(specs) - len(bound))]
     try:
         for spec, sock in zip(specs, given, strict=True):
-            listeners.append(await open_listener(spec) if sock is None else _adopt(spec, sock))
+            opened = await open_listener(spec, shared=shared) if sock is None else _adopt(spec, sock)
+            listeners.append(opened)
     except BaseException:
         for listener in listeners:
             listener.close()
@@ -272,8 +273,13 @@ def _adopt(spec: ListenerSpec, sock: socket.socket) -> Listener:
     return Listener(spec, sock)
 
 
-async def open_listener(spec: ListenerSpec, share: bool = False) -> Listener:
-    """Bind and listen; `share`: beside those of ours that are `set_shared`.
+async def open_listener(spec: ListenerSpec, share: bool = False, *, shared: bool = False) -> Listener:
+    """Bind and listen.
+
+    Args:
+        spec: where.
+        share: beside those of ours that are `set_shared`.
+        shared: beside those of other processes of ours, now and as long as it listens (`_workers_addresses`).
 
     Raises:
         OSError: the address cannot be used, or a right is missing; the text names the address.
@@ -285,10 +291,10 @@ async def open_listener(spec: ListenerSpec, share: bool = False) -> Listener:
             prepare_listener(sock)
             if spec.mode == "tproxy":
                 make_transparent(sock)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, share)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, share or shared)
             sock.bind(where.sockaddr())
             sock.listen(BACKLOG)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shared)
         except OSError:
             sock.close()
             raise

@@ -19,7 +19,7 @@ import trio
 from ._door import Admission, Door
 from ._hub import Hub
 from ._listeners import Accepted, Listener, ListenerSpec, open_listeners
-from ._rearrangement import Rearrangement, arrange
+from ._rearrangement import Rearrangement, arrange, open_beside, open_shared
 from ._reception import Reception
 from ._sockets import original_destination, reset_now
 from ._transparent import Departures
@@ -39,6 +39,10 @@ def _quiet(line: str) -> None:
     """The default log."""
 
 
+def _uncounted(connections: int) -> None:
+    """Nobody counts along."""
+
+
 class Proxy:
     """A running proxy.
 
@@ -56,18 +60,25 @@ class Proxy:
         departures: Departures,
         original: OriginalDestination,
         driver: Driver,
+        shared: bool,
+        count: Callable[[int], object],
     ) -> None:
         self.listeners = tuple(listeners)
         self._hub = hub
+        self._shared = shared
         self._grace = grace
         self._log = log
         self._changed = trio.lowlevel.ParkingLot()
-        self._reception = Reception(hub, self._addresses, departures, original, log, self._one_left, driver)
+        # Tasks with connections that were accepted beyond the limit, and have to wait for room.
+        self._in_line = 0
+        self._reception = Reception(
+            hub, self._addresses, departures, original, log, self._one_left, driver, count
+        )
         self.rejected = self._reception.rejected
         self._connections: trio.Nursery
         self._door = Door(hub, self._has_room, self._receive, log)
         self._is_rearranging = False
-        self._rearrangement: Rearrangement | None = None
+        self._rearrangement: Rearrangement[Listener] | None = None
         self._stop = trio.Event()
         self._done = trio.Event()
         self._deadline = math.inf
@@ -98,8 +109,11 @@ class Proxy:
         allowed = self._grace if grace is None else grace
         self._deadline = min(self._deadline, trio.current_time() + allowed)
         self._patience.deadline = self._deadline
+        is_first = not self._stop.is_set()
         self._stop.set()
         # Now, not when a task gets to it: who was told that nothing more is accepted may try.
+        if is_first:
+            self._receive_last()
         self._close_listeners()
 
     async def stop(self, grace: float | None = None) -> None:
@@ -127,11 +141,7 @@ class Proxy:
         for listener in self.listeners if not self._stop.is_set() else ():
             waiting.extend((listener, accepted) for accepted in _MEET[how](listener))
         self._door.meet(how)
-        # Here and now, where there is room: they are connections like all others when this returns.
-        while waiting and self._has_room():
-            self._receive(*waiting.popleft())
-        if waiting:
-            self._connections.start_soon(self._receive_waiting, waiting)
+        self._receive_all(waiting)
 
     async def abort_connections(self, patience: float = 0.5) -> None:
         """Reset every connection there is, established, on its way or in a backlog, and wait until they are gone.
@@ -164,7 +174,7 @@ class Proxy:
             listener.shut_down()
         self._reception.shut_down_all()
 
-    async def prepare(self, specs: Sequence[ListenerSpec]) -> Rearrangement:
+    async def prepare(self, specs: Sequence[ListenerSpec]) -> Rearrangement[Listener]:
         """Open, beside the listeners in force, what `specs` ask for and is not open yet; nothing else changes.
 
         A listener keeps its socket, and its place in the kernel's queue, if the address asked for is the one it has:
@@ -179,7 +189,8 @@ class Proxy:
             raise RuntimeError("the listeners are being rearranged already")
         self._is_rearranging = True
         try:
-            rearrangement = await arrange(specs, self.listeners)
+            open_one = open_shared if self._shared else open_beside
+            rearrangement = await arrange(specs, self.listeners, open_one)
         except BaseException:
             self._is_rearranging = False
             raise
@@ -190,7 +201,7 @@ class Proxy:
             raise RuntimeError("the proxy is stopping: its listeners do not change any more")
         return rearrangement
 
-    def _rearranged(self, rearrangement: Rearrangement, in_force: bool) -> None:
+    def _rearranged(self, rearrangement: Rearrangement[Listener], in_force: bool) -> None:
         self._is_rearranging = False
         self._rearrangement = None
         if self._stop.is_set():
@@ -212,14 +223,31 @@ class Proxy:
                     listener.close()
                 else:
                     waiting.extend((rightful, accepted) for accepted in listener.drain())
-        if waiting:
-            self._connections.start_soon(self._receive_waiting, waiting)
+        self._receive_all(waiting)
         self._one_left()
 
     # --- connections ---
 
     def _receive(self, listener: Listener, accepted: Accepted) -> None:
         self._reception.receive(listener, accepted, self._connections.start_soon)
+
+    def _receive_all(self, waiting: deque[tuple[Listener, Accepted]]) -> None:
+        """Here and now, where there is room: they are connections like all others when this returns."""
+        while waiting and self._has_room():
+            self._receive(*waiting.popleft())
+        if waiting:
+            self._in_line += 1
+            self._connections.start_soon(self._receive_waiting, waiting)
+
+    def _receive_last(self) -> None:
+        """Who waits in a backlog was let in by the kernel before we said no: closing would reset them."""
+        waiting: deque[tuple[Listener, Accepted]] = deque()
+        for listener in self.listeners:
+            waiting.extend((listener, accepted) for accepted in listener.drain())
+        if self._door.admission == "reset":
+            while waiting:
+                reset_now(waiting.popleft()[1].sock)
+        self._receive_all(waiting)
 
     def _one_left(self) -> None:
         """There may be room, and a descriptor, again."""
@@ -240,7 +268,8 @@ class Proxy:
                 task_status.started(self)
                 await self._stop.wait()
                 with trio.CancelScope(deadline=self._deadline) as self._patience:
-                    await self.wait_connections()
+                    while self.connections or self._in_line:
+                        await self._changed.park()
             finally:
                 self._stop.set()
                 self._close_listeners()
@@ -262,6 +291,8 @@ class Proxy:
                 listener, accepted = waiting.popleft()
                 self._receive(listener, accepted)
         finally:
+            self._in_line -= 1
+            self._changed.unpark_all()
             for _, accepted in waiting:
                 reset_now(accepted.sock)
 
@@ -308,6 +339,8 @@ async def serve_proxy(
     original: OriginalDestination = original_destination,
     tap: Tap | None = None,
     driver: Driver = "reactor",
+    shared: bool = False,
+    count: Callable[[int], object] = _uncounted,
     task_status: trio.TaskStatus[Proxy] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Relay the connections of all listeners through `engine`, until `Proxy.stop` or cancellation.
@@ -324,14 +357,16 @@ async def serve_proxy(
         original: how a redirect listener learns where an accepted socket was going, None if that is not known.
         tap: sees what every leg reads and writes, and may cut what is read; None costs nothing.
         driver: what moves the bytes of flows: "reactor", which has no tasks, or "stream", which has three per flow.
+        shared: other processes of this user listen at the same addresses (`Workers`): SO_REUSEPORT.
+        count: told how many connections there are, whenever that changes.
 
     Raises:
         OSError: an address cannot be listened on, or mode tproxy lacks its capability; nothing is left open then.
     """
-    opened = await open_listeners(listeners, bound)
+    opened = await open_listeners(listeners, bound, shared=shared)
     hub = Hub.open(engine)
     hub.tap = tap or hub.tap  # one engine, one tap: that of whoever brings one
-    proxy = Proxy(hub, opened, grace, log, Departures(mark, log), original, driver)
+    proxy = Proxy(hub, opened, grace, log, Departures(mark, log), original, driver, shared, count)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(hub.run)

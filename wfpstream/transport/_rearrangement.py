@@ -7,17 +7,34 @@ It must not know how connections are accepted; the proxy hands in what commits.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Generic, Protocol, TypeVar
 
 from ._listener_spec import ListenerSpec
 from ._listeners import Listener, explained, listening_address, open_listener
 from ._networks import NumericAddress, parse_address
 
-__all__ = ["Rearrangement", "arrange"]
+__all__ = ["Opened", "Rearrangement", "arrange", "open_beside", "open_shared"]
 
 
-class Rearrangement:
+class Opened(Protocol):
+    """What is open at an address: a listener, or what keeps the address for listeners of other processes."""
+
+    spec: ListenerSpec
+    host: str
+    port: int
+
+    @property
+    def mode(self) -> str: ...
+    def set_transparent(self, on: bool) -> None: ...
+    def close(self) -> None: ...
+
+
+L = TypeVar("L", bound=Opened)
+
+
+class Rearrangement(Generic[L]):
     """New listeners that are open already, beside those in force. Either `commit` or `abandon` it, soon.
 
     Attributes:
@@ -29,9 +46,9 @@ class Rearrangement:
     def __init__(
         self,
         specs: Sequence[ListenerSpec],
-        listeners: Sequence[Listener],
-        current: Sequence[Listener],
-        made_transparent: Sequence[Listener],
+        listeners: Sequence[L],
+        current: Sequence[L],
+        made_transparent: Sequence[L],
     ) -> None:
         self.listeners = tuple(listeners)
         self.opened = tuple(listener for listener in listeners if listener not in current)
@@ -81,20 +98,29 @@ class Rearrangement:
         return finish
 
 
-async def arrange(specs: Sequence[ListenerSpec], current: Sequence[Listener]) -> Rearrangement:
+async def arrange(
+    specs: Sequence[ListenerSpec],
+    current: Sequence[L],
+    open_one: Callable[[ListenerSpec, Sequence[L]], Awaitable[L]],
+) -> Rearrangement[L]:
     """Open what is asked for and not open yet; all or nothing.
+
+    Args:
+        specs: what is asked for.
+        current: what is open.
+        open_one: opens one more, told what will be closed.
 
     Raises:
         OSError: an address cannot be used, or a right is missing; the text names the address.
     """
     kept = await _find_open(specs, current)
     leaving = [listener for listener in current if listener not in kept.values()]
-    opened: dict[int, Listener] = {}
-    changed: list[Listener] = []
+    opened: dict[int, L] = {}
+    changed: list[L] = []
     try:
         for index, spec in enumerate(specs):
             if index not in kept:
-                opened[index] = await _open_beside(spec, leaving)
+                opened[index] = await open_one(spec, leaving)
         # Nothing can fail behind this, and what it needs the first one has or none of them.
         for index, listener in kept.items():
             if specs[index].mode == "tproxy" and listener.mode != "tproxy":
@@ -109,10 +135,10 @@ async def arrange(specs: Sequence[ListenerSpec], current: Sequence[Listener]) ->
     return Rearrangement(specs, listeners, current, changed)
 
 
-async def _find_open(specs: Sequence[ListenerSpec], current: Sequence[Listener]) -> dict[int, Listener]:
+async def _find_open(specs: Sequence[ListenerSpec], current: Sequence[L]) -> dict[int, L]:
     """Which open listener each of `specs` gets, by position; each is had once."""
     addresses = {index: await _address(spec) for index, spec in enumerate(specs) if spec.port}
-    kept: dict[int, Listener] = {}
+    kept: dict[int, L] = {}
     for is_same in (
         lambda index, listener: _asks_the_same(specs[index], listener.spec),
         lambda index, listener: addresses.get(index) == (parse_address(listener.host), listener.port),
@@ -147,7 +173,12 @@ def _asks_any_port(new: ListenerSpec, old: ListenerSpec) -> bool:
     return not new.port and not old.port and new.host == old.host
 
 
-async def _open_beside(spec: ListenerSpec, leaving: Sequence[Listener]) -> Listener:
+async def open_shared(spec: ListenerSpec, leaving: Sequence[Listener]) -> Listener:
+    """Among the workers of one parent, whose sockets share every port anyway."""
+    return await open_listener(spec, shared=True)
+
+
+async def open_beside(spec: ListenerSpec, leaving: Sequence[Listener]) -> Listener:
     """Also where only those that leave are in the way: 127.0.0.1:80 instead of 0.0.0.0:80, or the reverse."""
     try:
         return await open_listener(spec)

@@ -70,6 +70,7 @@ class Reception:
         log: Log,
         changed: Callable[[], object],
         driver: Driver,
+        count: Callable[[int], object],
     ) -> None:
         self.connections = 0
         self.accepted = 0
@@ -82,6 +83,7 @@ class Reception:
         self._log = log
         self._changed = changed
         self._driver: Driver = driver
+        self._tell_count = count
         self._per_client: Counter[str] = Counter()
         self._guests: set[_Guest] = set()
         self._left = trio.lowlevel.ParkingLot()
@@ -97,6 +99,7 @@ class Reception:
         """
         self.accepted += 1
         self.connections += 1
+        self._tell_count(self.connections)
         guest = _Guest(str(listener), listener.spec, accepted, self._own_listeners)
         self._guests.add(guest)
         begun = False
@@ -256,6 +259,7 @@ class Reception:
         reset_now(guest.accepted.sock)
         self._legs.difference_update(guest.legs)
         self.connections -= 1
+        self._tell_count(self.connections)
         self._guests.discard(guest)
         self._left.unpark_all()
         host = guest.counted
