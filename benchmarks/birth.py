@@ -134,7 +134,7 @@ def measure(rounds: int) -> dict[str, float]:
     for _ in range(rounds):
         for name, make in CALLOUTS.items():
             seen[name].append(cost_of_life(make()))
-    figures = {}
+    figures: dict[str, float] = {}
     print("birth: CPU microseconds per connection with one item each way, median of", rounds)
     print(f"and bytes per flow of {IDLE} that live, just established and after one item each way")
     print(f"{'callouts':>14} {'life':>8} {'traced':>8} {'used':>8} {'resident':>8} {'used':>8}")

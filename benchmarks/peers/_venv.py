@@ -36,7 +36,14 @@ def install(distributions: Iterable[str]) -> None:
                 subprocess.run(
                     [sys.executable, "-m", "venv", VENV], check=True, capture_output=True, text=True
                 )
-            pip = [VENV / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+            pip = [
+                str(VENV / "bin" / "python"),
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--disable-pip-version-check",
+            ]
             subprocess.run([*pip, REQUIREMENTS[name]], check=True, capture_output=True, text=True)
         except subprocess.CalledProcessError as error:
             lines = [line for line in (error.stderr or "").splitlines() if line.startswith("ERROR")]

@@ -51,16 +51,32 @@ class Leg(asyncio.Protocol):
 
 
 class ClientLeg(Leg):
-    """The accepted side: reads nothing before its upstream is connected."""
+    """The accepted side: reads no more than once before its upstream is connected."""
 
     def __init__(self, upstream_port: int) -> None:
         self._port = upstream_port
+        self._early: list[bytes] = []
+        self._early_eof = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Connect onwards."""
         super().connection_made(transport)
-        self.transport.pause_reading()
         self._connecting = asyncio.get_running_loop().create_task(self._connect())
+
+    def data_received(self, data: bytes) -> None:
+        """Pass it on; what comes before there is somewhere to pass it to waits."""
+        if self._connecting.done():
+            super().data_received(data)
+        else:
+            self._early.append(data)
+            self.transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        """As data."""
+        if self._connecting.done():
+            return super().eof_received()
+        self._early_eof = True
+        return True
 
     async def _connect(self) -> None:
         try:
@@ -71,7 +87,13 @@ class ClientLeg(Leg):
         upstream.other, self.other = self, upstream
         if self.transport.is_closing():
             upstream.transport.abort()
-        else:
+            return
+        for data in self._early:
+            upstream.transport.write(data)
+        if self._early_eof:
+            upstream.transport.write_eof()
+        if self._early:
+            self._early.clear()
             self.transport.resume_reading()
 
 

@@ -61,21 +61,21 @@ def fed(lines: Lines[Any], data: bytes, cuts: list[int]) -> list[Any]:
 @given(st.lists(to_workers, max_size=5), st.lists(st.integers(0, 10_000), max_size=8))
 def test_to_a_worker(sent: list[ToWorker], cuts: list[int]) -> None:
     lines = to_worker()
-    assert fed(lines, b"".join(map(encode, sent)), cuts) == sent
+    assert fed(lines, b"".join(encode(one) for one in sent), cuts) == sent
     assert lines.is_whole
 
 
 @given(st.lists(from_workers, max_size=5), st.lists(st.integers(0, 10_000), max_size=8))
 def test_from_a_worker(sent: list[FromWorker], cuts: list[int]) -> None:
     lines = from_worker()
-    assert fed(lines, b"".join(map(encode, sent)), cuts) == sent
+    assert fed(lines, b"".join(encode(one) for one in sent), cuts) == sent
     assert lines.is_whole
 
 
 def test_byte_by_byte() -> None:
     sent = [Listening(), Answered(7, True, {"a": ["ü", 1.5]}), Ended({"n": 1})]
     lines = from_worker()
-    data = b"".join(map(encode, sent))
+    data = b"".join(encode(one) for one in sent)
     assert [message for byte in data for message in lines.feed(bytes([byte]))] == sent
 
 
