@@ -1,4 +1,7 @@
-"""`python -m benchmarks [birth|engine|loopback|reload|replay|verify]`: a text table each; `--json FILE` keeps them."""
+"""`python -m benchmarks [NAME...]`: a text table each; `--json FILE` keeps them.
+
+`python -m benchmarks peers ...` and `python -m benchmarks long ...` have options of their own: `--help`.
+"""
 
 from __future__ import annotations
 
@@ -7,25 +10,27 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks import birth, engine, loopback, reload, replay, verify
-from benchmarks.peers import peers_main
+from benchmarks import birth, engine, reload, replay, verify
+from benchmarks.peers import long_main, peers_main
 
 MEASUREMENTS = {
     "birth": birth.measure,
     "engine": engine.measure,
-    "loopback": loopback.measure,
     "reload": reload.measure,
     "replay": replay.measure,
     "verify": verify.measure,
 }
+WITH_OPTIONS = {"peers": peers_main, "long": long_main}
 
 
 def main() -> int:
-    """Run what is asked for, all by default."""
-    if sys.argv[1:2] == ["peers"]:
-        return peers_main(sys.argv[2:])
+    """Run what is asked for; by default all but the long run."""
+    if sys.argv[1:2] and sys.argv[1] in WITH_OPTIONS:
+        return WITH_OPTIONS[sys.argv[1]](sys.argv[2:])
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", choices=[*MEASUREMENTS, []], help="which (default: all)")
+    parser.add_argument(
+        "names", nargs="*", choices=[*MEASUREMENTS, []], help="which (default: all, then peers)"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="rounds, interleaved; medians are shown")
     parser.add_argument("--json", type=Path, help="write the figures here as well")
     arguments = parser.parse_args()
@@ -35,7 +40,7 @@ def main() -> int:
         print()
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
-    return 0
+    return 0 if arguments.names else peers_main(["--rounds", str(arguments.rounds)])
 
 
 if __name__ == "__main__":

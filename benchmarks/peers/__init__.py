@@ -1,5 +1,6 @@
 """wfpstream beside other relays, each on one thread: CPU, wall clock, latency, memory. `python -m benchmarks peers`."""
 
+from benchmarks.peers._long import long_main
 from benchmarks.peers._main import peers_main
 
-__all__ = ["peers_main"]
+__all__ = ["long_main", "peers_main"]

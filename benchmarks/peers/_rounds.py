@@ -135,7 +135,7 @@ class Run:
         """
         program = compiled()
         for number in range(rounds):
-            for case in self.cases:
+            for case in (case for case in self.cases if number < case.most_rounds):
                 load = Load(program, lambda command: self._wrapped(command, self._load_cpus))
                 try:
                     self._case(case, load, number, rounds)

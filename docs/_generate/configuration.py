@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 import msgspec
-from msgspec import UNSET, Meta
+from msgspec import Meta
 
 from docs._generate._markdown import code, generated, page, table
 from wfpstream.config import Config
@@ -84,7 +84,7 @@ def _metas(kind: object) -> list[Meta]:
 
 
 def _meaning(kind: object) -> str:
-    return next((str(meta.description) for meta in _metas(kind) if meta.description not in (None, UNSET)), "")
+    return next((str(meta.description) for meta in _metas(kind) if meta.description), "")
 
 
 def _type(kind: object) -> str:
