@@ -155,6 +155,7 @@ class Core:
         self.strict_fault: Callable[[Lane], None]
         self.recount: Callable[[Flow], None]
         self.find_entry: Callable[[int], CalloutEntry | None]
+        self.data_wanted_changed: Callable[[], None] = lambda: None
 
     # -- identity and time -------------------------------------------------------------------------
 
@@ -321,6 +322,7 @@ class Core:
         self.data_wanted = max(
             (getattr(s, "wants_data", "off") for s in self.sinks), key=order.index, default="off"
         )
+        self.data_wanted_changed()
 
     # -- violations --------------------------------------------------------------------------------
 

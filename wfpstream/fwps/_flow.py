@@ -199,6 +199,7 @@ class Stage:
             self.kind = self._kind_without_callout()
         else:
             self.kind = self._kind_with_callout(self.entry)
+        self.flow.stage_changed(self.kind == CALL)
 
     def _kind_without_callout(self) -> int:
         """REG-5, REG-6: an added callout that is not registered."""
@@ -222,9 +223,22 @@ class Stage:
         self.meta = meta
 
 
+class FlowOffloading(Protocol):
+    """Where a flow sends what concerns its being moved by its driver; `_offload` implements it."""
+
+    def is_wanted(self, flow: Flow) -> bool: ...
+    def begin(self, flow: Flow) -> None: ...
+    def end(self, flow: Flow) -> None: ...
+    def passed(self, flow: Flow, direction: int, count: int) -> None: ...
+    def left_over(self, flow: Flow, direction: int, data: bytes) -> None: ...
+    def look_again(self, flow: Flow) -> None: ...
+
+
 class FlowInputs(Protocol):
     """Where a flow sends what its driver tells it; `_inputs` implements it."""
 
+    @property
+    def offloading(self) -> FlowOffloading: ...
     def received(
         self, flow: Flow, direction: int, view: memoryview, urgent: bool, fin: bool, push: bool | None
     ) -> None: ...
@@ -234,10 +248,8 @@ class FlowInputs(Protocol):
     def reset(self, flow: Flow, leg: int, reason: str) -> None: ...
     def sent(self, flow: Flow, direction: int, count: int) -> None: ...
     def fin_sent(self, flow: Flow, direction: int) -> None: ...
-    def passed(self, flow: Flow, direction: int, count: int) -> None: ...
     def gone(self, flow: Flow, reason: str) -> None: ...
     def is_full(self, flow: Flow, direction: int) -> bool: ...
-    def is_watched(self) -> bool: ...
     def ledger(self, flow: Flow, direction: int) -> DirectionLedger: ...
 
 
@@ -251,6 +263,7 @@ class Flow:
     Attributes:
         occupied: False where every lane of that direction is known to be empty and idle; True says nothing. It is
             what makes a flow that holds nothing cheap.
+        nobody_asks: every stage is inactive for good; None: look at them.
     """
 
     __slots__ = (
@@ -279,6 +292,7 @@ class Flow:
         "marked",
         "missing",
         "needs_stages",
+        "nobody_asks",
         "number",
         "occupied",
         "ordinal",
@@ -347,6 +361,7 @@ class Flow:
         self.gone_reported = False
         self.reported = False
         self.needs_stages = False
+        self.nobody_asks: bool | None = None
         self.draining = False  # some stage of it is
         self.occupied = [False, False]
         self.marked = False
@@ -420,7 +435,14 @@ class Flow:
 
     def passed(self, direction: int, count: int) -> None:
         """Offloaded bytes went by without the engine (ALW-7): read, bypassed, written."""
-        self._inputs.passed(self, direction, count)
+        self._inputs.offloading.passed(self, direction, count)
+
+    def left_over(self, direction: int, data: bytes) -> None:
+        """Bytes the driver read while the flow was offloaded and has not written: it does, from `output` (ALW-8).
+
+        They are past every stage, and come before anything else that is owed. Call it before `onloaded`.
+        """
+        self._inputs.offloading.left_over(self, direction, data)
 
     def gone(self, reason: str = "") -> None:
         """The driver has let go of both legs. Always called, once, in a `finally`."""
@@ -451,19 +473,27 @@ class Flow:
 
     @property
     def offload_wanted(self) -> bool:
-        """The driver may move this flow's bytes by itself (ALW-7), once it has written what is owed."""
-        quiet = self.phase == LIVE and self.doomed is None and not self.urgent_seen
-        return quiet and self.all_inactive() and self.holds_nothing() and not self._inputs.is_watched()
+        """The driver may move this flow's bytes by itself (ALW-7), once it has written what is owed.
+
+        A driver that does and finds this False takes the flow back before it does anything else for it (ALW-8).
+        """
+        return self.nobody_asks is not False and self._inputs.offloading.is_wanted(self)
 
     def offloaded(self) -> None:
         """The driver moves the bytes from now on, and reports them by `passed` (ALW-7)."""
-        self.is_offloaded = True
+        self._inputs.offloading.begin(self)
 
     def onloaded(self) -> None:
         """The driver's pipe is empty: bytes come by `received` again (ALW-8)."""
-        self.is_offloaded = False
+        self._inputs.offloading.end(self)
 
     # -- for the engine's own parts ------------------------------------------------------------------
+
+    def stage_changed(self, asks: bool) -> None:
+        """A stage is another than before; `asks` says that its callout is asked now."""
+        self.nobody_asks = False if asks else None
+        if self.is_offloaded:
+            self._inputs.offloading.look_again(self)
 
     def is_deferred(self) -> bool:
         """Some stage holds the inbound direction back (DEF-3)."""
@@ -491,21 +521,6 @@ class Flow:
             if found is None or _rank_of_stage(stage) < _rank_of_stage(found):
                 found = stage
         return found
-
-    def holds_nothing(self) -> bool:
-        """Nothing held, queued, pended or uncompleted in either direction (ALW-7)."""
-        return not self.pended_total and all(
-            not lane.queue and not lane.outbox and not lane.outstanding and not lane.fin_pended
-            for lanes in self.lanes
-            for lane in lanes
-        )
-
-    def all_inactive(self) -> bool:
-        """Every stage is inactive for good, or there is none (ALW-7)."""
-        return all(
-            stage.allowed or stage.retired or (stage.kind == PASS and stage.mid_stream)
-            for stage in self.stages
-        )
 
     def is_waiting(self, lane: Lane) -> bool:
         """The lane waits for NEED_MORE_DATA or a continue (MGMT-13)."""

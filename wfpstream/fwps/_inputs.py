@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from . import _stream_state as rules
 from ._bookkeeping import ledger_of
 from ._flow import ENDED, LIVE
+from ._offload import Offloading
 from ._run import EMPTY_VIEW, Run
 from ._straight import StraightWay
 
@@ -33,6 +34,7 @@ class Inputs:
         self.lifecycle = lifecycle
         self._straight = StraightWay(core, waterfall, lifecycle)
         self._gone = waterfall.gone
+        self.offloading = Offloading(core)
         core.recount = self.recount
 
     def received(
@@ -171,19 +173,12 @@ class Inputs:
         if flow.phase == LIVE and flow.doomed is None:
             self.waterfall.doom(flow, "timeout")
 
-    def passed(self, flow: Flow, direction: int, count: int) -> None:
-        """ALW-7: read, bypassed by every stage, written."""
-        flow.read[direction] += count
-        flow.out[direction].written_o += count
-        for lane in flow.lanes[direction]:
-            lane.bypassed_o += count
-        flow.activity = self.core.clock()
-
     def gone(self, flow: Flow, reason: str) -> None:
         """The driver let go; a flow that did not end by itself is taken down now (engine stop, cancellation)."""
         if flow.gone_reported:
             return
         flow.gone_reported = True
+        self.offloading.end(flow)
         if flow.phase == LIVE:
             if flow.doomed is None:
                 flow.doomed = (reason or "abort", None)
@@ -206,10 +201,6 @@ class Inputs:
         self.core.mark(flow)
         self.core.settle()
         self.core.after_outside_call(flow)
-
-    def is_watched(self) -> bool:
-        """Some sink wants to see single bytes."""
-        return self.core.tracing
 
     def ledger(self, flow: Flow, direction: int) -> DirectionLedger:
         return ledger_of(flow, direction)

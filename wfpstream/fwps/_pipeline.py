@@ -127,6 +127,7 @@ class Pipeline:
 
     def _arrange(self, flow: Flow) -> None:
         """Number the stages, find where each sublayer ends, and make the lanes reachable."""
+        flow.nobody_asks = None
         stages = flow.stages
         for index in range(len(stages) - 1, -1, -1):
             stage = stages[index]
