@@ -253,7 +253,9 @@ class Verify(_Table, frozen=True):
     hints: Annotated[bool, _one("also guesses that fit legal callouts")] = False
     grace: Annotated[Time, _time("before something left over counts as leaked")] = "5s"
     clone_age: Annotated[Time, _time("how old a clone may become")] = "30s"
-    callback_budget: Annotated[Time, _time("how long a callback may take")] = "10ms"
+    callback_budget: Annotated[
+        Time, _time("how long a callback may take, before its flow is served last")
+    ] = "10ms"
 
 
 class Control(_Table, frozen=True):

@@ -33,6 +33,7 @@ from wfpstream.fwps import (
     Flow,
     Judge,
     LayerId,
+    Overruns,
     RunTime,
     put_judge,
     take_judge,
@@ -260,6 +261,12 @@ class FilterEngine:
         touched = list(core.touched.values())
         core.touched.clear()
         return touched
+
+    @property
+    def overruns(self) -> Overruns:
+        """What callbacks that take too long leave behind. A driver looks at `overruns.flows` after its call: those are
+        served last from then on, one item per turn, and it takes them out when it has seen to that."""
+        return self._core.overruns
 
     @property
     def in_callback(self) -> bool:

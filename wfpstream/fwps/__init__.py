@@ -58,6 +58,7 @@ from ._net_buffer import (
 from ._options import EngineOptions, Limits, Policy, Timeouts, Verify
 from ._out_of_band import OutOfBandCallout
 from ._output import Output
+from ._overruns import OnStack, Overruns, SlowCall
 from ._records import (
     ClassifyOut,
     ConnectRequest,
@@ -69,7 +70,7 @@ from ._records import (
 from ._services import RunTime
 from ._stream_data import StreamData, StreamDataOffset
 from ._violation_rules import VIOLATION_RULES, ViolationRule
-from ._violations import SEVERITY, where_in_callout
+from ._violations import SEVERITY, where_in_callout, where_on_stack
 from ._worker import FlowEnded, InjectedHandle, InjectFailed, Pended, Worker
 
 __all__ = [
@@ -135,12 +136,15 @@ __all__ = [
     "NetBuffer",
     "NetBufferList",
     "NotifyType",
+    "OnStack",
     "OutOfBandCallout",
     "Output",
+    "Overruns",
     "PacketInjectionState",
     "Pended",
     "Policy",
     "RunTime",
+    "SlowCall",
     "StageLedger",
     "StreamActionType",
     "StreamCalloutIoPacket",
@@ -159,4 +163,5 @@ __all__ = [
     "put_judge",
     "take_judge",
     "where_in_callout",
+    "where_on_stack",
 ]

@@ -241,6 +241,7 @@ class Arbitration:
         frame = Frame("classify", self.flow, None, entry.callout_id)
         frame.layer_id = self.layer_id
         frame.pending = self
+        core.overruns.since = core.clock()
         outer, core.frame = core.frame, frame
         core.callbacks += 1
         assert entry.classify_fn is not None

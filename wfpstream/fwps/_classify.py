@@ -90,6 +90,7 @@ class Classifier:
     def watch_clock(self, is_real: bool) -> None:
         """Time callbacks, if time is real: `timeouts.turn`, V-42, V-43 (VRF-3)."""
         self.clocked = is_real and (self.verifying or self.core.options.timeouts.turn > 0)
+        self.core.overruns.follow_options(is_real)
 
     def classify(
         self,
@@ -124,7 +125,7 @@ class Classifier:
         data = IndicatedData(flags, length, segments, lane, core.options.indicate_mdls)
         packet = StreamCalloutIoPacket(data, missed)
         out = ClassifyOut(answer, out_flags)
-        began = core.clock() if self.clocked else 0.0
+        began = core.overruns.since = core.clock() if self.clocked else 0.0
         result = self._call(frame, stage, packet, out)
         if self.clocked and result is not None:
             self._check_time(frame, core.clock() - began, packet)
@@ -160,7 +161,7 @@ class Classifier:
         out = RecordedOut(answer, out_flags) if self.verifying else ClassifyOut(answer, out_flags)
         if core.tracing:
             self._emit_indicate(flow, lane, flags, out_flags, length, missed, offset, data)
-        began = core.clock() if self.clocked else 0.0
+        began = core.overruns.since = core.clock() if self.clocked else 0.0
         result = self._call(frame, stage, packet, out)
         if self.clocked and result is not None:
             self._check_time(frame, core.clock() - began, packet)
@@ -214,29 +215,21 @@ class Classifier:
         return out, packet
 
     def _check_time(self, frame: Frame, spent: float, packet: StreamCalloutIoPacket) -> None:
-        """V-42, V-43: clock-based lint, off under virtual time (VRF-3)."""
+        """The budget of one call; V-42, V-43: clock-based lint, off under virtual time (VRF-3)."""
         options = self.core.options
-        verify, limit = options.verify, options.timeouts.turn
-        lane = frame.lane
+        verify, lane = options.verify, frame.lane
         assert lane is not None
-        if limit and spent > limit:
-            self._name_slow(lane, spent)
+        overruns = self.core.overruns
+        if spent > overruns.budget:
+            entry = lane.stage.entry
+            assert entry is not None
+            overruns.note(lane.stage.flow, entry.name, entry.classify_code, spent)
         if not self.verifying:
             return
         self.core.check_budget("classifyFn", self.core.clock() - spent, lane, None)
         urged = lane.direction == rules.SEND and packet.stream_data.flags & rules.FLUSH_FLAG[rules.SEND]
         if urged and lane.held_since and self.core.clock() - lane.held_since > verify.callback_budget:
             self.core.judged("V-43", "data was held although SEND_NODELAY was set", lane)
-
-    def _name_slow(self, lane: Lane, spent: float) -> None:
-        """The watchdog of `timeouts.turn`: who kept every flow waiting, and where; once a second each."""
-        entry = lane.stage.entry
-        assert entry is not None
-        self.core.count("slow_callbacks")
-        if self.core.sinks and self.core.once_a_second(f"slow {entry.name}"):
-            code = entry.classify_code
-            where = f"{code.co_filename}:{code.co_firstlineno}" if code is not None else None
-            self.core.emit("slow_callback", lane.stage.flow, callout=entry.name, seconds=spent, where=where)
 
     def finish(self, flow: Flow, lane: Lane) -> None:
         """After the answer was applied: context removals that waited for it (CTX-11)."""

@@ -123,9 +123,9 @@ class Contexts:
         if entry.flow_delete_fn is None:
             return
         core = self.core
+        began = core.overruns.since = core.clock()
         outer, core.frame = core.frame, Frame("flow_delete", flow, None, callout_id)
         core.callbacks += 1
-        began = core.clock()
         before = self.tracking.deleting(context)
         try:
             entry.flow_delete_fn(layer_id, callout_id, context)

@@ -16,6 +16,7 @@ from wfpstream.fwp import NtStatus
 
 from ._filter import EMPTY_FILTER_SET, FilterSet
 from ._options import EngineOptions
+from ._overruns import Overruns
 from ._violation_rules import VIOLATION_RULES
 from ._violations import ALWAYS_REPORTED, where_defined, where_in_callout, where_raised
 
@@ -127,6 +128,7 @@ class Core:
         self.frame: Frame | None = None
         self.running = False
         self.callbacks = 0
+        self.overruns = Overruns(self)
         self.dirty: deque[Flow] = deque()
         self.due: deque[InjectedBuffer] = deque()
         self.ending: deque[Flow] = deque()

@@ -515,9 +515,9 @@ class Injector:
         entry = lane.stage.entry
         frame = Frame("completion", flow, None, entry.callout_id if entry else 0)
         frame.about = lane
+        began = core.overruns.since = core.clock()
         outer, core.frame = core.frame, frame
         core.callbacks += 1
-        began = core.clock()
         try:
             buffer.completion_fn(buffer.completion_context, nbl, core.options.dispatch_mode)
         except CALLOUT_FAULTS as error:

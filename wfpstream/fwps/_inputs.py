@@ -187,6 +187,7 @@ class Inputs:
             self.lifecycle.give_up_output(flow, direction)
         self.recount(flow)
         self.core.short_of_memory.pop(flow.id, None)
+        self.core.overruns.flows.discard(flow.id)
         if flow.phase == ENDED:
             self.lifecycle.report_deleted(flow)
         self.core.deliver_events()

@@ -111,10 +111,14 @@ class RunTime(ConnectionServices):
         return self.core.at(self.core.clock() + seconds, lambda: self._timer_call(fn, args))
 
     def _timer_call(self, fn: Callable[..., None], args: tuple[Any, ...]) -> None:
+        overruns = self.core.overruns
+        overruns.since, overruns.aside = self.core.clock(), fn
         try:
             fn(*args)
         except CALLOUT_FAULTS as error:
             self.core.violation("V-40", f"{type(error).__name__} out of a timer: {error}", error=error)
+        finally:
+            overruns.aside = None
 
     def direction_name(self, flow_handle: int, inbound: bool) -> str:
         """to_client or to_upstream for a data direction of a flow."""
@@ -324,6 +328,7 @@ class RunTime(ConnectionServices):
         if entry is None or entry.notify_fn is None:
             return NtStatus.STATUS_SUCCESS
         core = self.core
+        core.overruns.since = core.clock()
         outer, core.frame = core.frame, Frame("notify", None, None, entry.callout_id)
         core.frame.filter_id = filter.filter_id
         try:
@@ -343,6 +348,7 @@ class RunTime(ConnectionServices):
         if notify is None or filter is None or self.options.verify.level == "off":
             return
         core = self.core
+        core.overruns.since = core.clock()
         outer, core.frame = core.frame, Frame("notify", None, None, entry.callout_id)
         core.frame.filter_id = filter.filter_id
         text = ""

@@ -5,6 +5,7 @@ Owns finding the place on the stack, in a traceback, or of a callback that has r
 
 from __future__ import annotations
 
+import os
 import sys
 from functools import partial
 from inspect import getattr_static
@@ -30,6 +31,9 @@ _BASES = f"{_PACKAGE}.callouts._"  # base classes and tools of callouts: they ac
 _IN_BETWEEN = (*(f"{_PACKAGE}.{room}." for room in ("fwp", "fwps", "fwpm", "engine")), _BASES)
 # The name that a module of a higher floor sets to say that it only passes callouts' calls on.
 _PASSES_CALLS_ON = "_PASSES_CALLS_ON"
+# Where Python's own modules are (those of others have a folder named site-packages, or dist-packages on Debian); what
+# is no file, as <string> and <frozen codecs>.
+_LIBRARIES = (os.path.dirname(os.__file__) + os.sep, "<")
 _DOOR = f"{_PACKAGE}.engine._bridge"  # behind it is the event loop; the caller waits in a thread of its own
 
 
@@ -44,6 +48,38 @@ def where_in_callout() -> str | None:
             return None
         frame = frame.f_back
     return None
+
+
+def where_on_stack(frame: FrameType | None) -> str | None:
+    """file:line a callout has come to, seen from outside of its thread; None if it is in no callout.
+
+    The line is the callout's own, not one of a library it calls: the innermost one outside of the installed ones, else
+    (an installed callout) the innermost one in the file in which its code begins.
+
+    Args:
+        frame: the innermost one of the thread (`sys._current_frames`). No frame is kept.
+    """
+    stack: list[
+        tuple[str, int, str]
+    ] = []  # from the inside to the outside, up to the engine's outermost call
+    depth = 0
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        stack.append((frame.f_code.co_filename, frame.f_lineno or 0, module))
+        if module.startswith(_IN_BETWEEN):
+            depth = len(stack)
+        frame = frame.f_back
+    callouts = [(file, line) for file, line, module in stack[:depth] if _is_callouts(module)]
+    if not callouts:
+        return None
+    own = [place for place in callouts if not _is_installed(place[0])]
+    begins = callouts[-1][0]
+    file, line = own[0] if own else next(place for place in callouts if place[0] == begins)
+    return f"{file}:{line}"
+
+
+def _is_installed(file: str) -> bool:
+    return file.startswith(_LIBRARIES) or "-packages" in file
 
 
 def where_raised(error: BaseException) -> str | None:

@@ -158,6 +158,7 @@ class Worker:
         self._timer: Timer | None = None
         self._drain_told = False
         self._waits_for_next = False
+        self._overran = False
         self._passing = False
         self._fin_injected = False
         # Its own alone: those of others may lie before this very stage, and wait for it.
@@ -211,7 +212,11 @@ class Worker:
         self._host.wake(self)
 
     def _has_next(self) -> bool:
-        return bool(self._inbox) or (self.draining and not self._drain_told)
+        if not self._inbox:
+            return self.draining and not self._drain_told
+        # A step that has overrun its time ends here: the next item is the next turn's.
+        self._overran = self._host.has_overrun(self)
+        return not self._overran
 
     def _take_next(self) -> Pended:
         if not self._inbox:
@@ -387,6 +392,7 @@ class WorkerHost:
         self._ready: dict[Worker, None] = {}
         self._all: dict[Worker, None] = {}
         self._rank = 0
+        self._began = 0.0  # of the step under way, engine seconds
 
     # -- classify --------------------------------------------------------------------------------------
 
@@ -491,6 +497,17 @@ class WorkerHost:
         if worker._flow.draining:  # MGMT-16: this may have been the last thing a retiring stage waited for
             self.core.mark(worker._flow)
             self.core.request_turn()
+        self._send(worker, coroutine)
+        if worker._request is not None and worker._overran:
+            # It waits for nothing but its turn (`_has_next`).
+            worker._overran = False
+            self.wake(worker)
+
+    def _send(self, worker: Worker, coroutine: Coroutine[Any, Any, None]) -> None:
+        core = self.core
+        overruns = core.overruns
+        outer, overruns.aside = overruns.aside, worker
+        began = overruns.since = self._began = core.clock()
         try:
             worker._request = coroutine.send(None)
             if not isinstance(worker._request, _Request):
@@ -503,6 +520,16 @@ class WorkerHost:
             self._reset(worker)
         except CALLOUT_FAULTS as error:
             self._failed(worker, error)
+        finally:
+            overruns.aside = outer
+        spent = core.clock() - began
+        if spent > overruns.budget:
+            overruns.note(worker._flow, worker.callout.name, getattr(coroutine, "cr_code", None), spent)
+
+    def has_overrun(self, worker: Worker) -> bool:
+        """Whether the step that this worker is in has taken longer than one call may."""
+        overruns = self.core.overruns
+        return overruns.aside is worker and self.core.clock() - self._began > overruns.budget
 
     def _finished(self, worker: Worker) -> None:
         """`run` returned: pass on what is left, and what comes."""

@@ -12,8 +12,8 @@ from wfpstream.observe._text import safe_bytes, safe_text
 
 # Events that end a connection before or with its flow: the lines of -v.
 _PER_FLOW = frozenset({"flow_blocked", "connect_failed", "flow_deleted"})
-# Never left out, whatever the level: somebody has to do something about them.
-_ALWAYS = frozenset({"violation", "policy", "slow_callback", "sink_failed", "ledger_fault"})
+# Never left out, whatever the level: somebody has to do something about them. (Of slow callouts the proxy tells.)
+_ALWAYS = frozenset({"violation", "policy", "sink_failed", "ledger_fault"})
 _HEAD = ("event", "flow", "seq", "t")
 _ORDER = (
     "listener", "client", "server", "local", "remote", "layer", "stage", "callout", "filter", "dir", "flags",

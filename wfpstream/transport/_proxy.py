@@ -23,6 +23,7 @@ from ._rearrangement import Rearrangement, arrange, open_beside, open_shared
 from ._reception import Reception
 from ._sockets import original_destination, reset_now
 from ._transparent import Departures
+from ._watchdog import Watchdog
 
 if TYPE_CHECKING:
     from wfpstream.engine import FilterEngine, Tap
@@ -350,7 +351,8 @@ async def serve_proxy(
         listeners: what to listen on, and where it goes.
         bound: sockets bound already, by position, None where one is to be opened. They are closed at the end.
         grace: seconds a stop lets flows end by themselves (default 5) before they are aborted.
-        log: gets one line for people when a connection fails.
+        log: gets one line for people when a connection fails, and once a second for a callout that keeps the loop;
+            from another thread while one hangs.
         ready: called with the `Proxy` when all listen; `task_status.started` gets it too.
         mark: SO_MARK for upstream sockets, so that interception lets them pass; 0 for none. Without the right to
             set it `log` is told once, and they go unmarked.
@@ -367,6 +369,8 @@ async def serve_proxy(
     hub = Hub.open(engine)
     hub.tap = tap or hub.tap  # one engine, one tap: that of whoever brings one
     proxy = Proxy(hub, opened, grace, log, Departures(mark, log), original, driver, shared, count)
+    watchdog = Watchdog(engine, log)
+    watchdog.start()
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(hub.run)
@@ -375,4 +379,5 @@ async def serve_proxy(
     finally:
         proxy._close_listeners()
         hub.close()
+        watchdog.stop()
         proxy._done.set()
