@@ -53,11 +53,7 @@ def significant(value: float, digits: int = 3) -> str:
     """A number as people read it: so many significant digits, thousands with commas, never an exponent."""
     if value == 0:
         return "0"
-    whole = abs(value)
-    decimals, limit = digits - 1, 10.0
-    while whole >= limit and decimals:
-        decimals, limit = decimals - 1, limit * 10
-    while whole < 10.0 ** (digits - 1 - decimals) and whole < 1 and decimals < 9:
-        decimals += 1
-        whole *= 10
-    return f"{value:,.{decimals}f}"
+    exponent = int(
+        f"{value:.{digits - 1}e}".partition("e")[2]
+    )  # after rounding: 9.999 has the digits of 10.0
+    return f"{value:,.{max(0, digits - 1 - exponent)}f}"

@@ -1,0 +1,1 @@
+"""The benchmarks' arithmetic, tables and load generator; nothing here is timed."""
