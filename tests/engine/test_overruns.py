@@ -233,3 +233,41 @@ def test_the_end_of_a_flow_ends_a_worker_that_overruns() -> None:
     assert engine.flows == []
     assert engine.counters.get("ledger_faults", 0) == 0
     assert not engine.has_pending
+
+
+def test_workers_that_overrun_take_turns_and_a_quick_one_is_not_kept_for_ever() -> None:
+    """One late step ends a turn; who had to wait comes first in the next one, whatever the flows' order."""
+    clock = [0.0]
+    callout = GrindingCallout(clock, 0.05)
+    engine = engine_with(callout, clock=clock)
+    flows = [flow_of(engine) for _ in range(3)]
+    for flow in flows:
+        for item in (b"a", b"b"):
+            flow.received(0, memoryview(item))
+            engine.settle_output(flow)
+    came = []
+    while engine.has_pending:
+        engine.turn()
+        came.append([drained(flow) for flow in flows])
+    first_of_each, then = came[:3], came[3:6]
+    for turns, item in ((first_of_each, b"a"), (then, b"b")):
+        assert [sum(map(len, turn)) for turn in turns] == [1, 1, 1]
+        assert [b"".join(column) for column in zip(*turns, strict=True)] == [item] * 3
+    assert not any(any(turn) for turn in came[6:])
+
+
+def test_a_worker_that_waits_for_the_next_turn_may_be_ended_meanwhile() -> None:
+    clock = [0.0]
+    engine = engine_with(GrindingCallout(clock, 0.05), clock=clock)
+    first, second = flow_of(engine), flow_of(engine)
+    for flow in (first, second):
+        flow.received(0, memoryview(b"a"))
+        engine.settle_output(flow)
+    engine.turn()
+    assert (drained(first), drained(second)) == (b"a", b"")
+    second.reset(0, "rst_client")
+    second.gone("rst_client")
+    while engine.has_pending:
+        engine.turn()
+    assert engine.flows == [first]
+    assert engine.counters.get("ledger_faults", 0) == 0

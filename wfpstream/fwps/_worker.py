@@ -390,6 +390,8 @@ class WorkerHost:
         )
         self.spawn_call = None
         self._ready: dict[Worker, None] = {}
+        self._kept: dict[Worker, None] = {}  # from a turn that a step has ended before their time
+        self._ended_late = False
         self._all: dict[Worker, None] = {}
         self._rank = 0
         self._began = 0.0  # of the step under way, engine seconds
@@ -467,21 +469,35 @@ class WorkerHost:
         self.core.request_turn()
 
     def run_ready(self) -> bool:
-        """Step every worker that may go on, in order of (flow, direction, creation). False: there was none."""
-        if not self._ready:
+        """Step every worker that may go on, in order of (flow, direction, creation). False: there was none.
+
+        A step that overruns its time ends the turn; the others come first in the next one.
+        """
+        if not self.has_ready:
             return False
+        first, self._kept = self._kept, {}
         ready, self._ready = self._ready, {}
-        for worker in sorted(ready, key=_in_turn):
-            self.step(worker)
+        todo = deque(first)
+        todo += [worker for worker in sorted(ready, key=_in_turn) if worker not in first]
+        while todo:
+            self._ended_late = False
+            self.step(todo.popleft())
+            if self._ended_late and todo:
+                # One that was ended meanwhile has no coroutine any more: its step is none.
+                self._kept = dict.fromkeys(todo)
+                self.core.request_turn()
+                break
         return True
 
     @property
     def has_ready(self) -> bool:
         """A worker waits for its step."""
-        return bool(self._ready)
+        return bool(self._ready or self._kept)
 
     def run_one(self, *, last: bool) -> bool:
         """Step the first or the last of the workers that may go on. False: there was none."""
+        self._ready |= self._kept
+        self._kept.clear()
         if not self._ready:
             return False
         worker = (max if last else min)(self._ready, key=_in_turn)
@@ -524,6 +540,7 @@ class WorkerHost:
             overruns.aside = outer
         spent = core.clock() - began
         if spent > overruns.budget:
+            self._ended_late = True
             overruns.note(worker._flow, worker.callout.name, getattr(coroutine, "cr_code", None), spent)
 
     def has_overrun(self, worker: Worker) -> bool:
@@ -646,6 +663,7 @@ class WorkerHost:
 
     def _end(self, worker: Worker) -> None:
         self._ready.pop(worker, None)
+        self._kept.pop(worker, None)
         self._all.pop(worker, None)
         self._let_go(worker, list(worker._inbox))
         worker._inbox.clear()

@@ -58,6 +58,8 @@ class Hub:
 
     Attributes:
         tap: sees what the legs of flows made from now on read and write; None costs nothing.
+        behind: handles of the flows that are served after the others (the engine's `overruns.flows`).
+        queue: those of them that have a task of their own wait in it, so that one is served per turn.
     """
 
     def __init__(self, engine: FilterEngine) -> None:
@@ -69,6 +71,8 @@ class Hub:
         self.reactor = Reactor(self._rouse)
         self.reactor.after_batch = self._turn_if_asked
         self.deadlines = Deadlines()
+        self.behind = engine.overruns.flows
+        self.queue = trio.Lock()
         self._users = 0
         self._scope: trio.CancelScope | None = None
         self._lead = trio.Lock()
@@ -174,6 +178,8 @@ class Hub:
         if not self._pending:
             return
         self._turn()
+        if self._pending:
+            self._lot.unpark()  # the turn has asked for another one: that comes after others have had theirs
         if self._scope is not None and self.engine.next_deadline is not None:
             self._scope.deadline = min(self._scope.deadline, self._deadline())
 

@@ -73,12 +73,26 @@ class Leg(SocketEnd):
                 self.blocked = False
                 self.driver.serve()
             if self.input:
-                self._turn(True)
+                if self.driver.hub.behind and self.is_behind:
+                    self.reactor.last(self)
+                else:
+                    self._turn(True)
         except Exception as error:
             self.driver.fail(error)
 
     def go_on(self) -> None:
         """Another turn: no event has said anything of what comes first."""
+        if self.driver.hub.behind and self.is_behind:
+            self.reactor.last(self)
+        else:
+            self._go_on()
+
+    def go_last(self) -> None:
+        """The others have had their turn; whether this flow stays behind them is seen now."""
+        self.end_behind()
+        self._go_on()
+
+    def _go_on(self) -> None:
         try:
             self._turn(False)
         except Exception as error:

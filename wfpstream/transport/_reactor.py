@@ -52,6 +52,15 @@ class Unfinished(Protocol):
         """Another turn; must not raise, and must not wait."""
 
 
+class Behind(Protocol):
+    """Who comes after everybody else, one of them per batch. `queued` is the reactor's."""
+
+    queued: bool
+
+    def go_last(self) -> None:
+        """Its turn; must not raise, and must not wait."""
+
+
 def _nothing_to_rouse() -> None:
     """The default of `rouse`."""
 
@@ -75,6 +84,7 @@ class Reactor:
         self._handlers: dict[int, Handler] = {}
         self._batch = 0
         self._unfinished: deque[Unfinished] = deque()
+        self._behind: deque[Behind] = deque()
         self._doubt = 0
         self._left_out = 0
 
@@ -122,10 +132,18 @@ class Reactor:
             if not self.is_busy:
                 self.rouse()
 
+    def last(self, behind: Behind) -> None:
+        """Give it a turn when everybody who is ready has had one; of those, the one that waits longest."""
+        if not behind.queued:
+            behind.queued = True
+            self._behind.append(behind)
+            if not self.is_busy:
+                self.rouse()
+
     @property
     def has_unfinished(self) -> bool:
         """Somebody waits for another turn."""
-        return bool(self._unfinished)
+        return bool(self._unfinished or self._behind)
 
     # --- turns ---
 
@@ -141,7 +159,7 @@ class Reactor:
         # Those who ask for another turn in this batch get it in the next one.
         waiting = len(self._unfinished)
         events = self._epoll.poll(0, MOST_EVENTS)
-        if not events and not waiting:
+        if not events and not waiting and not self._behind:
             return False
         self._batch += 1
         self.now = time.monotonic()
@@ -156,6 +174,10 @@ class Reactor:
                 unfinished = self._unfinished.popleft()
                 unfinished.queued = False
                 unfinished.go_on()
+            if self._behind:
+                one = self._behind.popleft()
+                one.queued = False
+                one.go_last()
             self.after_batch()
         finally:
             self.is_busy = False
@@ -187,4 +209,5 @@ class Reactor:
         """Forget all sockets. They stay open."""
         self._handlers.clear()
         self._unfinished.clear()
+        self._behind.clear()
         self._epoll.close()

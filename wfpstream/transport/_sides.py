@@ -139,6 +139,16 @@ class Side:
         """Reset the leg once what was written has arrived (IND-18)."""
         raise NotImplementedError
 
+    @property
+    def is_behind(self) -> bool:
+        """A call for this flow has overrun its time: the others are served first, and it has one item per turn."""
+        flows = self.driver.hub.behind
+        return bool(flows) and self.driver.flow.id in flows
+
+    def end_behind(self) -> None:
+        """This is its turn; the next call that overruns puts it behind the others again."""
+        self.driver.hub.behind.discard(self.driver.flow.id)
+
     def end_of_stream(self) -> None:
         """EOF was read: on a marked leg that is the reset, else the FIN (IND-27)."""
         self.reader_done = True

@@ -60,6 +60,12 @@ class TaskSide(Side):
     async def _read(self) -> None:
         raise NotImplementedError
 
+    async def _wait_behind(self) -> None:
+        """The others first: all who are ready now, and those who are behind for longer."""
+        async with self.driver.hub.queue:
+            await trio.lowlevel.checkpoint()
+        self.end_behind()
+
     async def _park(self) -> None:
         self.parked = True
         try:
@@ -83,6 +89,8 @@ class SocketSide(TaskSide, SocketEnd):
     async def _read(self) -> None:
         flow, index = self.flow, self.index
         while not self.reader_done:
+            if self.is_behind:
+                await self._wait_behind()
             if self.may_go_on():
                 await self._read_some()
                 continue
@@ -115,7 +123,7 @@ class SocketSide(TaskSide, SocketEnd):
             driver.touch()
             flow.received(index, buffer[:n], urgent)
             driver.serve()
-            if not self.may_go_on():
+            if not self.may_go_on() or self.is_behind:
                 return
             if n < len(buffer) and not urgent:
                 # The queue was empty a moment ago: another read would only say so.
@@ -179,6 +187,8 @@ class StreamSide(TaskSide):
     async def _read(self) -> None:
         flow, index, driver = self.flow, self.index, self.driver
         while not self.reader_done:
+            if self.is_behind:
+                await self._wait_behind()
             state = flow.may_read(index)
             if state == ENDED:
                 self.reader_done = True
