@@ -8,81 +8,191 @@ know the other leg, nor how a flow ends.
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from wfpstream.engine import DEFERRED, ENDED, FULL, YES
 
 from ._reactor import ERROR, IN, OUT, READ_HANGUP, TROUBLE, URGENT
+from ._sides import DriverOfSides
 from ._socket_end import SocketEnd
 from ._sockets import is_dead, receive
 
 if TYPE_CHECKING:
+    from wfpstream.engine import FilterEngine, Flow
+
     from ._reactor import Reactor
 
 __all__ = ["EDGES", "Leg"]
 
 EDGES = IN | OUT | URGENT | READ_HANGUP
 _TO_READ = IN | READ_HANGUP
+_UNUSUAL = TROUBLE | URGENT | READ_HANGUP
+
+
+class DriverOfLegs(DriverOfSides, Protocol):
+    """What a leg needs of its flow's driver."""
+
+    engine: FilterEngine
+    moved_at: float
+    over: bool
+
+    def fail(self, error: BaseException) -> None: ...
 
 
 class Leg(SocketEnd):
     """A plain socket in the reactor.
 
     Attributes:
-        input: there may be something to read.
+        other: the flow's other leg.
+        is_plain: what comes in, and what goes out, needs no closer look at this leg: see `review`.
+        input: there may be something to read, which no further edge will tell of.
         is_armed: events of input are asked for; while the leg is paused they would only wake us.
         is_careful: an urgent byte was announced once: every read asks for the mark first (IND-7).
         is_ending: the peer's FIN, or worse, is behind what can be read: no further edge will come.
     """
 
-    __slots__ = ("fd", "input", "is_armed", "is_careful", "is_ending", "queued", "reactor", "since")
+    __slots__ = (
+        "_behind",
+        "_read_at",
+        "_receive",
+        "_relay",
+        "_relayed",
+        "_send_view",
+        "fd",
+        "input",
+        "is_armed",
+        "is_careful",
+        "is_ending",
+        "is_plain",
+        "other",
+        "queued",
+        "reactor",
+        "since",
+    )
 
-    driver: Any
+    driver: DriverOfLegs
+    other: Leg
 
     def __init__(self, sock: socket.socket, reactor: Reactor) -> None:
         super().__init__(sock)
         self.reactor = reactor
         self.fd = sock.fileno()
+        self._receive = sock.recv_into
+        self._send_view = sock.send
+        self._read_at = 0
         self.since = 0
         self.queued = False
+        self.is_plain = False
         self.input = False
         self.is_armed = True
         self.is_careful = False
         self.is_ending = False
 
+    def attach(self, driver: Any, index: int, reset_reason: str) -> None:
+        super().attach(driver, index, reset_reason)
+        self._relay, self._relayed = driver.engine.relay, driver.engine.relayed
+        self._behind = driver.hub.behind
+
     def start(self) -> None:
         self.reactor.add(self.fd, self, EDGES)
+        self.review()
+
+    def review(self) -> None:
+        """Whether this leg is plain; to be asked after all that may have changed it."""
+        self.is_plain = self.is_armed and not (
+            self.blocked
+            or self.parked
+            or self.lost
+            or self.is_ending
+            or self.is_careful
+            or self.reader_done
+            or self.fin_sent
+            or self.flow is not self.driver.flow  # there is a tap, which has to hear of everything
+        )
 
     # --- the reactor's calls ---
 
     def ready(self, events: int) -> None:
         """What an edge says, acted on at once."""
         try:
-            if events & TROUBLE and not (self.read_ended and self.fin_sent):
-                self.is_ending = self.input = True
-                # A hang-up after our FIN is the peer's meeting it; all else is a reset (IND-27).
-                if events & ERROR or not self.fin_sent:
-                    self.lost = True
-            if events & URGENT:
-                self.is_careful = True
-            if events & _TO_READ:
-                self.input = True
-                if events & READ_HANGUP:
-                    self.is_ending = True
-            if self.blocked and events & OUT:
-                self.blocked = False
-                self.driver.serve()
-            if self.input:
-                if self.driver.hub.behind and self.is_behind:
-                    self.reactor.last(self)
-                else:
-                    self._turn(True)
+            if not self.is_plain or events & _UNUSUAL or self._behind:
+                self._look_closely(events)
+            elif events & IN:
+                self._pass_on()
         except Exception as error:
             self.driver.fail(error)
 
+    def _pass_on(self) -> None:
+        """Plain bytes through a plain flow: the short form of `_turn`, `_read` and the driver's cycle."""
+        flow, index, driver = self.flow, self.index, self.driver
+        if flow.may_read(index) != YES:
+            self.input = True
+            self._pause()
+            return
+        buffer = driver.hub.buffer
+        try:
+            n = self._receive(buffer)
+        except BlockingIOError:
+            self.input = False
+            return
+        except OSError:
+            self.read_failed()
+            return
+        if not n:
+            self._end()
+            return
+        reactor = self.reactor
+        driver.moved_at = reactor.now
+        view = buffer[:n]
+        if not self._relay(flow, index, view) or not self._sent_whole(flow, view, n):
+            driver.serve()
+        if n == len(buffer):
+            self.input = True
+            self._read_at = reactor.number
+            if self.is_plain:
+                reactor.again(self)
+        else:
+            self.input = False
+
+    def _sent_whole(self, flow: Flow, view: memoryview, n: int) -> bool:
+        """Send what is owed, which is exactly this. False: the flow has to be served."""
+        other = self.other
+        if not other.is_plain:
+            return False
+        try:
+            sent = other._send_view(view)
+        except OSError:
+            return False  # the same again, where it is looked at closely
+        if sent == n:
+            return self._relayed(flow, self.index)
+        flow.sent(self.index, sent)
+        return False
+
+    def _look_closely(self, events: int) -> None:
+        if events & TROUBLE and not (self.read_ended and self.fin_sent):
+            self.is_ending = self.input = True
+            # A hang-up after our FIN is the peer's meeting it; all else is a reset (IND-27).
+            if events & ERROR or not self.fin_sent:
+                self.lost = True
+        if events & URGENT:
+            self.is_careful = True
+        if events & _TO_READ:
+            self.input = True
+            if events & READ_HANGUP:
+                self.is_ending = True
+        if self.blocked and events & OUT:
+            self.blocked = False
+            self.driver.serve()
+        if self.input:
+            if self._behind and self.is_behind:
+                self.reactor.last(self)
+            else:
+                self._turn(True)
+        self.review()
+
     def go_on(self) -> None:
         """Another turn: no event has said anything of what comes first."""
-        if self.driver.hub.behind and self.is_behind:
+        if self._behind and self.is_behind:
             self.reactor.last(self)
         else:
             self._go_on()
@@ -94,7 +204,12 @@ class Leg(SocketEnd):
 
     def _go_on(self) -> None:
         try:
-            self._turn(False)
+            if self._read_at == self.reactor.number:
+                # One turn in each batch: it had this one's when an event told of more.
+                self.reactor.again(self)
+            elif self.input or self.lost:
+                self._turn(False)
+                self.review()
         except Exception as error:
             self.driver.fail(error)
 
@@ -125,6 +240,7 @@ class Leg(SocketEnd):
     def _pause(self) -> None:
         """The input stays known; more of it need not wake us. A reset and the end of a wait to write still do."""
         self.parked = True
+        self.is_plain = False
         if self.is_armed:
             self.is_armed = False
             self.reactor.change(self.fd, READ_HANGUP | OUT if self.blocked else READ_HANGUP)
@@ -151,6 +267,7 @@ class Leg(SocketEnd):
             self._end()
             return
         driver.moved_at = self.reactor.now
+        self._read_at = self.reactor.number
         self.flow.received(self.index, buffer[:n], urgent)
         driver.serve()
         if driver.over or self.reader_done:

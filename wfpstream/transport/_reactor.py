@@ -70,6 +70,7 @@ class Reactor:
 
     Attributes:
         now: the monotonic clock when the present batch began, seconds.
+        number: that of the present batch.
         is_busy: a batch is under way: whoever has something to do will be looked at when it ends.
         rouse: called when there is something to do and no batch is under way; must only schedule.
         after_batch: called at the end of each batch.
@@ -82,7 +83,7 @@ class Reactor:
         self.after_batch: Callable[[], object] = _nothing_to_rouse
         self._epoll = select.epoll()
         self._handlers: dict[int, Handler] = {}
-        self._batch = 0
+        self.number = 0
         self._unfinished: deque[Unfinished] = deque()
         self._behind: deque[Behind] = deque()
         self._doubt = 0
@@ -100,7 +101,7 @@ class Reactor:
         Whatever the present batch still says of that number is about another socket, closed meanwhile, and is
         not told to `handler`.
         """
-        handler.since = self._batch
+        handler.since = self.number
         self._epoll.register(fd, events | _EDGES)
         self._handlers[fd] = handler
 
@@ -161,14 +162,14 @@ class Reactor:
         events = self._epoll.poll(0, MOST_EVENTS)
         if not events and not waiting and not self._behind:
             return False
-        self._batch += 1
+        self.number += 1
         self.now = time.monotonic()
         self.is_busy = True
         try:
             handlers = self._handlers
             for fd, happened in events:
                 handler = handlers.get(fd)
-                if handler is not None and handler.since != self._batch:
+                if handler is not None and handler.since != self.number:
                     handler.ready(happened)
             for _ in range(waiting):
                 unfinished = self._unfinished.popleft()

@@ -64,6 +64,7 @@ class SocketFlow(FlowCycle[Leg]):
         super().__init__(hub, flow, client_leg, upstream_leg)
         client_leg.attach(self, self.sides.index(client_leg), "rst_client")
         upstream_leg.attach(self, self.sides.index(upstream_leg), "rst_upstream")
+        client_leg.other, upstream_leg.other = upstream_leg, client_leg
         self._spawn = spawn
         self._when_over = when_over
         timeouts = self.engine.options.timeouts
@@ -94,6 +95,12 @@ class SocketFlow(FlowCycle[Leg]):
             self.fail(error)
             return
         self.serve_safely()
+
+    def serve(self) -> None:
+        super().serve()
+        if not self.over:
+            for leg in self.sides:
+                leg.review()
 
     def abandon(self) -> None:
         """Reset both legs now, whatever they owe."""
