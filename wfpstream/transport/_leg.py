@@ -8,7 +8,7 @@ know the other leg, nor how a flow ends.
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from wfpstream.engine import DEFERRED, ENDED, FULL, YES
 
@@ -88,7 +88,7 @@ class Leg(SocketEnd):
         self.is_careful = False
         self.is_ending = False
 
-    def attach(self, driver: Any, index: int, reset_reason: str) -> None:
+    def attach(self, driver: DriverOfLegs, index: int, reset_reason: str) -> None:  # type: ignore[override]
         super().attach(driver, index, reset_reason)
         self._relay, self._relayed = driver.engine.relay, driver.engine.relayed
         self._behind = driver.hub.behind
