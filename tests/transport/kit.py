@@ -269,9 +269,10 @@ class Live:
         except BaseException:
             sock.close()
             raise
-        self._peers.append(trio.SocketStream(trio.socket.from_stdlib_socket(sock)))
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+        self._peers.append(stream)
         await trio.lowlevel.checkpoint()
-        return self._peers[-1]
+        return stream
 
     async def accept(self) -> trio.SocketStream:
         """The next connection the proxy makes to the upstream."""

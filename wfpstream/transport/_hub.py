@@ -16,6 +16,7 @@ import trio
 from ._deadlines import Deadlines
 from ._reactor import Reactor
 from ._sockets import HangupWatch
+from ._splice import PipePool
 
 if TYPE_CHECKING:
     from wfpstream.engine import FilterEngine, Tap
@@ -57,6 +58,7 @@ class Hub:
     Each user has a task that awaits `run`. One of them leads; when it ends the next one takes over.
 
     Attributes:
+        pipes: for the flows that the kernel moves.
         tap: sees what the legs of flows made from now on read and write; None costs nothing.
         behind: handles of the flows that are served after the others (the engine's `overruns.flows`).
         queue: those of them that have a task of their own wait in it, so that one is served per turn.
@@ -73,6 +75,7 @@ class Hub:
         self.deadlines = Deadlines()
         self.behind = engine.overruns.flows
         self.queue = trio.Lock()
+        self.pipes = PipePool()
         self._users = 0
         self._scope: trio.CancelScope | None = None
         self._lead = trio.Lock()
@@ -106,6 +109,7 @@ class Hub:
                 scope.cancel()
             self.watch.close()
             self.reactor.close()
+            self.pipes.close()
 
     # --- called by drivers and by the engine ---
 

@@ -22,9 +22,12 @@ if TYPE_CHECKING:
 
     from ._reactor import Reactor
 
-__all__ = ["EDGES", "Leg"]
+__all__ = ["EDGES", "MUCH", "Leg"]
 
 EDGES = IN | OUT | URGENT | READ_HANGUP
+# A flow is worth handing over to the kernel when a read brought this much. That costs a system call more than a read
+# and a write do, and saves their copies: below this it is no gain (docs/discussion/offload.md has the figures).
+MUCH = 16 * 1024
 _TO_READ = IN | READ_HANGUP
 _UNUSUAL = TROUBLE | URGENT | READ_HANGUP
 
@@ -33,10 +36,12 @@ class DriverOfLegs(DriverOfSides, Protocol):
     """What a leg needs of its flow's driver."""
 
     engine: FilterEngine
+    is_bulky: bool
     moved_at: float
     over: bool
 
     def fail(self, error: BaseException) -> None: ...
+    def is_handed_over(self) -> bool: ...
 
 
 class Leg(SocketEnd):
@@ -146,13 +151,13 @@ class Leg(SocketEnd):
         view = buffer[:n]
         if not self._relay(flow, index, view) or not self._sent_whole(flow, view, n):
             driver.serve()
-        if n == len(buffer):
-            self.input = True
+        self.input = n == len(buffer)
+        if n >= MUCH and flow.nobody_asks is not False and driver.is_handed_over():
+            return
+        if self.input:
             self._read_at = reactor.number
             if self.is_plain:
                 reactor.again(self)
-        else:
-            self.input = False
 
     def _sent_whole(self, flow: Flow, view: memoryview, n: int) -> bool:
         """Send what is owed, which is exactly this. False: the flow has to be served."""
@@ -250,6 +255,8 @@ class Leg(SocketEnd):
 
     def _read(self, is_announced: bool) -> None:
         driver = self.driver
+        if driver.is_bulky and driver.is_handed_over():
+            return
         buffer = driver.hub.buffer
         urgent = False
         try:
@@ -268,6 +275,7 @@ class Leg(SocketEnd):
             return
         driver.moved_at = self.reactor.now
         self._read_at = self.reactor.number
+        driver.is_bulky = n >= MUCH
         self.flow.received(self.index, buffer[:n], urgent)
         driver.serve()
         if driver.over or self.reader_done:
@@ -284,6 +292,10 @@ class Leg(SocketEnd):
             self.read_failed()
             return
         self.input = False
+        self.arm()
+
+    def arm(self) -> None:
+        """Ask for events of input again; what is so already is said."""
         if not self.is_armed:
             self.is_armed = True
             self.reactor.change(self.fd, EDGES)

@@ -17,6 +17,7 @@ from wfpstream.engine import ABORT_FLUSH
 
 from ._flow_cycle import FlowCycle, no_limit_if_off
 from ._leg import Leg
+from ._offload import Offload, may_begin
 from ._sockets import is_dead, send_queue_length
 
 if TYPE_CHECKING:
@@ -38,16 +39,20 @@ class SocketFlow(FlowCycle[Leg]):
 
     Attributes:
         moved_at: when bytes moved last, on the reactor's clock.
+        is_bulky: a read brought so much that handing the flow over pays.
     """
 
     __slots__ = (
         "_deadline",
         "_idle",
         "_is_flushing",
+        "_not_before",
+        "_offload",
         "_reset_flush",
         "_scope",
         "_spawn",
         "_when_over",
+        "is_bulky",
         "moved_at",
     )
 
@@ -74,6 +79,9 @@ class SocketFlow(FlowCycle[Leg]):
         self._scope: trio.CancelScope | None = None
         self._deadline: Deadline | None = None
         self.moved_at = hub.reactor.now
+        self.is_bulky = False
+        self._offload: Offload | None = None
+        self._not_before = 0.0
 
     @property
     def sockets(self) -> list[socket.socket]:
@@ -104,11 +112,32 @@ class SocketFlow(FlowCycle[Leg]):
 
     def abandon(self) -> None:
         """Reset both legs now, whatever they owe."""
+        if self._offload is not None:
+            self._offload.drop()
         if not self.over:
             self.over = True
             self._leave()
         elif self._scope is not None:
             self._scope.cancel()
+
+    # --- offload ---
+
+    def is_handed_over(self) -> bool:
+        """Of a flow that moves much: hand it over, if that can be. True: its bytes move by themselves now."""
+        self.is_bulky = False
+        if self.over or self.hub.reactor.now < self._not_before or not self.flow.offload_wanted:
+            return False
+        if not may_begin(self):
+            self.is_bulky = True  # perhaps at the next read: something is owed still
+            return False
+        self._offload = Offload(self)
+        self._offload.begin()
+        return True
+
+    def is_taken_back(self, try_again_at: float) -> None:
+        """It moves no more by itself, and is not to before that time."""
+        self._offload = None
+        self._not_before = try_again_at
 
     # --- time ---
 
@@ -149,6 +178,8 @@ class SocketFlow(FlowCycle[Leg]):
     def end(self, reason: str) -> None:
         if self.over:
             return
+        if self._offload is not None:
+            self._offload.drop()
         self.over = True
         self.reason = reason
         waits = [leg for leg in self.sides if not self._leave_leg(leg)]
