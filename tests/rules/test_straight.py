@@ -18,8 +18,9 @@ from wfpstream.engine import AddedCallout, EngineOptions
 from wfpstream.fwp import ActionType, NtStatus
 from wfpstream.fwpm import Callout as CalloutObject
 from wfpstream.fwpm import DisplayData, Filter, layer_key_of
-from wfpstream.fwps import LayerId, NetBufferList, StreamData
+from wfpstream.fwps import Flow, LayerId, NetBufferList, StreamData
 from wfpstream.fwps._inputs import Inputs
+from wfpstream.fwps._plain import UNSENT, PlainWay
 from wfpstream.fwps._straight import StraightWay
 from wfpstream.testing import FlowEnds, MemoryDriver
 
@@ -140,10 +141,21 @@ def step(dice: random.Random, driver: MemoryDriver, flow: FlowEnds, ended: set[i
         one_step(dice, driver, flow, ended)
 
 
-def check_idle(flow: FlowEnds) -> None:
-    """What `Flow.occupied` promises, of a flow that lives."""
+def check_summaries(driver: MemoryDriver, flow: FlowEnds) -> None:
+    """What `Flow.occupied`, `queued` and `plain` promise, of a flow that lives."""
     if flow.ended:
         return
+    at_border, way = flow.flow, driver.fwps.inputs.plain
+    lanes = [lane for direction in (0, 1) for lane in at_border.lanes[direction]]
+    assert at_border.queued == sum(lane.bytes for lane in lanes) == sum(lane.stored for lane in lanes)
+    for direction in (0, 1):
+        output = at_border.output(direction)
+        assert output.length == sum(run.length for run in output.runs)
+    if at_border.plain:
+        assert at_border.plain < min(UNSENT), "the driver has settled"
+        assert at_border.plain & way.ways_of(at_border) == at_border.plain
+    if driver.engine.fwps.core.plain:
+        assert way.is_engine_plain()
     for direction in (0, 1):
         for lane in flow.flow.lanes[direction]:
             if not flow.flow.occupied[direction]:
@@ -179,40 +191,51 @@ def play(seed: int, watched: bool) -> tuple[Log, list[dict[str, Any]], dict[str,
         else:
             step(dice, driver, flow, ended[flow.id])
         for each in flows:
-            check_idle(each)
+            check_summaries(driver, each)
             log.append(state_of(driver, each))
     driver.close()
     log += [state_of(driver, each) for each in flows]
     return log, list(driver.events), dict(driver.engine.violations)
 
 
-def count_straight(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many items went the short way, in one number that grows."""
-    taken = [0]
-    take = StraightWay.take
+def count_short(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many items went the straight way, and how many the plain one, in numbers that grow."""
+    taken = [0, 0]
+    take, relay = StraightWay.take, PlainWay.relay
 
     def counted(self: StraightWay, *item: Any) -> None:
         taken[0] += 1
         take(self, *item)
 
+    def relayed(self: PlainWay, flow: Flow, direction: int, view: memoryview) -> bool:
+        exactly = relay(self, flow, direction, view)
+        taken[1] += bool(flow.plain & UNSENT[direction])
+        return exactly
+
     monkeypatch.setattr(StraightWay, "take", counted)
+    monkeypatch.setattr(PlainWay, "relay", relayed)
     return taken
 
 
-def compare(seeds: range, watched: bool, monkeypatch: pytest.MonkeyPatch) -> int:
-    taken = count_straight(monkeypatch)
+def close_short_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StraightWay, "is_open", lambda self, flow, direction: False)
+    monkeypatch.setattr(PlainWay, "ways_of", lambda self, flow: 0)
+    monkeypatch.setattr(Inputs, "_stores_nothing", lambda self, flow: False)
+
+
+def compare(seeds: range, watched: bool, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    taken = count_short(monkeypatch)
     for seed in seeds:
         short = play(seed, watched)
         with monkeypatch.context() as patch:
-            patch.setattr(StraightWay, "is_open", lambda self, flow, direction: False)
-            patch.setattr(Inputs, "_stores_nothing", lambda self, flow: False)
-            before = taken[0]
+            close_short_ways(patch)
+            before = list(taken)
             general = play(seed, watched)
-            assert taken[0] == before
+            assert taken == before
         for mine, theirs in zip(short[0], general[0], strict=False):
             assert mine == theirs, seed
         assert short == general, seed
-    return taken[0]
+    return taken
 
 
 @pytest.mark.parametrize("watched", [False, True])
@@ -221,7 +244,9 @@ def test_ind_26_short_and_general_way_are_one(
     block: int, watched: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """CMP-15, IND-8, IND-24, ARB-6, ARB-11: 400 seeds, under the verifier with every event, and without."""
-    assert compare(range(block * 50, block * 50 + 50), watched, monkeypatch) > 100
+    straight, plain = compare(range(block * 50, block * 50 + 50), watched, monkeypatch)
+    assert straight > 100
+    assert (plain > 20) != watched
 
 
 @pytest.mark.long
@@ -240,7 +265,7 @@ def test_oob_7_behind_an_injected_fin_that_waits_below_nothing_passes(
 ) -> None:
     """OOB-7: no lane holds anything and no FIN has left, yet the direction is closed at the upper stage."""
     if not short:
-        monkeypatch.setattr(StraightWay, "is_open", lambda self, flow, direction: False)
+        close_short_ways(monkeypatch)
     a, b = Script(name="A"), Script(P(0), B(0), name="B")
     with Bench(a, b, violations=["V-19"]) as bench:
         bench.send(b"a")

@@ -26,7 +26,6 @@ from wfpstream.fwpm import Callout as CalloutObject
 from wfpstream.fwpm import put_judge as put_management_judge
 from wfpstream.fwpm import take_judge as take_management_judge
 from wfpstream.fwps import (
-    YES,
     Attempt,
     Callout,
     Endpoints,
@@ -84,11 +83,19 @@ class FilterEngine:
     Args:
         clock: monotonic seconds; virtual in memory and replay.
         options: limits, timeouts, policies; the defaults are the pinned ones.
+
+    Attributes:
+        relay: `relay(flow, direction, view)`, as `flow.received(direction, view)`. True: exactly `view` is owed in
+            that direction, and nothing else has changed: send it, then call `relayed`, or `flow.sent` for a part.
+        relayed: `relayed(flow, direction)`: all that is owed in that direction was sent. As `flow.sent`,
+            `settle_output` and `flow.may_read`. True: nothing is kept, and that direction may be read on.
     """
 
     def __init__(self, clock: Callable[[], float], options: EngineOptions | None = None) -> None:
         self.options = options if options is not None else EngineOptions()
         self.fwps = RunTime(clock, self.options)
+        self.relay = self.fwps.inputs.relay
+        self.relayed = self.fwps.inputs.relayed
         self.management = Management(self.fwps)
         self._core = self.fwps.core
         self._bridge = Bridge()
@@ -229,26 +236,6 @@ class FilterEngine:
     def flow_established(self, attempt: Attempt, endpoints: Endpoints | None = None) -> Flow | None:
         """The upstream is connected. None when FLOW_ESTABLISHED blocked it: reset both legs (LAY-6)."""
         return self.fwps.establisher.establish(attempt, endpoints or attempt.endpoints)
-
-    def relay(self, flow: Flow, direction: int, view: memoryview) -> bool:
-        """As `flow.received`; True: exactly `view` is owed in that direction, and nothing else has changed."""
-        flow.received(direction, view)
-        out = flow.out[direction]
-        return (
-            len(out.runs) == 1
-            and out.length == len(view)
-            and out.fin_run is None
-            and not (flow.abort or flow.out[1 - direction].length)
-        )
-
-    def relayed(self, flow: Flow, direction: int) -> bool:
-        """All that `relay` left owed was sent; True: nothing is kept, and that direction may be read on."""
-        flow.sent(direction, flow.out[direction].length)
-        self.settle_output(flow)
-        goes_on = not (
-            flow.abort or flow.ended or flow.out[direction].length or flow.out[1 - direction].length
-        )
-        return goes_on and flow.may_read(direction) == YES
 
     def settle_output(self, flow: Flow) -> None:
         """Copy what still lies in the driver's receive buffer; call it before reusing the buffer."""

@@ -203,16 +203,48 @@ class Classifier:
                 and out.flags is _ZERO
                 and out.rights is _ONE
                 and type(out.action_type) is type(packet.count_bytes_enforced) is int
-            ) and not _is_sound(out, packet):
-                raise TypeError("classifyFn left a value that is not an integer in its answer")
+            ):
+                _demand_sound(out, packet)
         except CALLOUT_FAULTS as error:
-            core.violation(
-                "V-40", f"{type(error).__name__} out of classifyFn: {error}", frame.lane, error=error
-            )
+            self._failed(frame, error)
             return None
         finally:
             core.frame = outer
         return out, packet
+
+    def _failed(self, frame: Frame, error: BaseException) -> None:
+        """ACT-14."""
+        self.core.violation(
+            "V-40", f"{type(error).__name__} out of classifyFn: {error}", frame.lane, error=error
+        )
+
+    def answered(
+        self,
+        lane: Lane,
+        kind: int,
+        data: IndicatedData,
+        packet: StreamCalloutIoPacket,
+        out: ClassifyOut,
+        fault: BaseException | None,
+    ) -> tuple[ClassifyOut, StreamCalloutIoPacket] | None:
+        """What `classify` does after the call, for a caller that made it itself (`_plain`): an unusual answer."""
+        core, frame = self.core, lane.frame
+        core.frame = frame
+        try:
+            if fault is None:
+                _demand_sound(out, packet)
+            else:
+                self._failed(frame, fault)
+        except TypeError as error:
+            fault = error
+            self._failed(frame, error)
+        finally:
+            core.frame = None
+        result = (out, packet) if fault is None else None
+        self._injected = frame.injected
+        if frame.clones or data._chain is not None:
+            self.ownership.after_classify(frame, data, self._is_block(lane, kind, out, packet, result))
+        return result
 
     def _check_time(self, frame: Frame, spent: float, packet: StreamCalloutIoPacket) -> None:
         """The budget of one call; V-42, V-43: clock-based lint, off under virtual time (VRF-3)."""
@@ -455,8 +487,8 @@ class Classifier:
         )
 
 
-def _is_sound(out: ClassifyOut, packet: StreamCalloutIoPacket) -> bool:
-    """The answer consists of integers, whatever the callout put there."""
+def _demand_sound(out: ClassifyOut, packet: StreamCalloutIoPacket) -> None:
+    """The answer must consist of integers, whatever the callout put there: TypeError."""
     values: tuple[object, ...] = (
         out.action_type,
         out.rights,
@@ -465,7 +497,8 @@ def _is_sound(out: ClassifyOut, packet: StreamCalloutIoPacket) -> bool:
         packet.count_bytes_enforced,
         packet.count_bytes_required,
     )
-    return all(isinstance(value, int) for value in values)
+    if not all(isinstance(value, int) for value in values):
+        raise TypeError("classifyFn left a value that is not an integer in its answer")
 
 
 def names_of(flags: int, names: dict[int, str]) -> list[str]:

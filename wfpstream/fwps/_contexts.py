@@ -86,6 +86,7 @@ class Contexts:
             and frame.callout_id == callout_id
         ):
             flow.removing.add(key)
+            flow.plain = 0
             return NtStatus.STATUS_PENDING  # CTX-11
         self._delete(flow, key)
         return NtStatus.STATUS_SUCCESS

@@ -127,6 +127,7 @@ class Core:
         self.last_flow_id = 0
         self.frame: Frame | None = None
         self.running = False
+        self.plain = False  # nothing waits and nothing runs, known without looking (`_plain`)
         self.callbacks = 0
         self.overruns = Overruns(self)
         self.dirty: deque[Flow] = deque()
@@ -204,12 +205,15 @@ class Core:
 
     def mark(self, flow: Flow) -> None:
         """This flow has something to classify, or to do, in the next settling."""
+        flow.plain = 0
+        self.plain = False
         if not flow.marked:
             flow.marked = True
             self.dirty.append(flow)
 
     def touch(self, flow: Flow) -> None:
         """The driver must look at this flow's state."""
+        self.plain = False
         self.touched[flow.id] = flow
 
     def request_turn(self) -> None:
@@ -231,6 +235,7 @@ class Core:
         if self.running:
             return
         self.running = True
+        self.plain = False
         self.callbacks = 0
         try:
             self.work()
@@ -319,6 +324,7 @@ class Core:
         self._update_data_wanted()
 
     def _update_data_wanted(self) -> None:
+        self.plain = False
         self.tracing = any(_wants_trace(sink) for sink in self.sinks)
         order = ("off", "preview", "full")
         self.data_wanted = max(

@@ -61,7 +61,10 @@ class Lane(LaneStore):
     def append(self, run: Run) -> None:
         """Put a run at the tail; one that bypasses this stage only keeps its place (ARB-13)."""
         self.queue.append(run)
-        self.stage.flow.occupied[self.direction] = True
+        flow = self.stage.flow
+        flow.occupied[self.direction] = True
+        flow.plain = 0
+        flow.queued += run.length
         self.bytes += run.length
         self.fresh += 1
         if run.fin:
@@ -75,11 +78,14 @@ class Lane(LaneStore):
     def hand_on(self, run: Run) -> None:
         """The run has left this stage; the stages below get it item by item (NMD-9, INJ-5)."""
         self.outbox.append(run)
-        self.stage.flow.occupied[self.direction] = True
+        flow = self.stage.flow
+        flow.occupied[self.direction] = True
+        flow.plain = 0
 
     def took(self, run: Run) -> None:
         """Bookkeeping for a run, or the front of one, that left the queue."""
         self.bytes -= run.length
+        self.stage.flow.queued -= run.length
         if run.fin:
             self.fin_queued = False
         elif run.target <= self.stage.index:
@@ -102,6 +108,7 @@ class Lane(LaneStore):
         front = head.split(length)
         if head.flags & EXPEDITED:
             self.bytes -= length  # the mark stays with the last byte; none of them ever counted as visible
+            self.stage.flow.queued -= length
         else:
             self.took(front)
         return front
@@ -188,6 +195,7 @@ class Stage:
 
     def refresh(self) -> None:
         """Work out `kind` anew: after registration, association, ALLOW_CONNECTION or retiring."""
+        self.flow.plain = 0
         action = self.filter.action_type
         if self.retired:
             self.kind = PASS  # whatever the filter was: it is gone
@@ -242,6 +250,7 @@ class FlowInputs(Protocol):
     def received(
         self, flow: Flow, direction: int, view: memoryview, urgent: bool, fin: bool, push: bool | None
     ) -> None: ...
+    def relay(self, flow: Flow, direction: int, view: memoryview) -> bool: ...
     def received_fin(self, flow: Flow, direction: int) -> None: ...
     def gap(self, flow: Flow, direction: int, length: int) -> None: ...
     def midstream(self, flow: Flow) -> None: ...
@@ -264,6 +273,8 @@ class Flow:
         occupied: False where every lane of that direction is known to be empty and idle; True says nothing. It is
             what makes a flow that holds nothing cheap.
         nobody_asks: every stage is inactive for good; None: look at them.
+        plain: what `_plain` knows about the next item of each direction without looking; 0 says nothing.
+        queued: bytes in the queues of all lanes.
     """
 
     __slots__ = (
@@ -302,6 +313,8 @@ class Flow:
         "pended_total",
         "pended_waiting",
         "phase",
+        "plain",
+        "queued",
         "read",
         "redirect_context",
         "removing",
@@ -364,6 +377,8 @@ class Flow:
         self.nobody_asks: bool | None = None
         self.draining = False  # some stage of it is
         self.occupied = [False, False]
+        self.plain = 0
+        self.queued = 0
         self.marked = False
         self.is_offloaded = False
         self.urgent_seen = False
@@ -394,7 +409,10 @@ class Flow:
         """
         if type(view) is not memoryview:
             view = memoryview(view)
-        self._inputs.received(self, direction, view, urgent, fin, push)
+        if urgent or fin or push is not None:
+            self._inputs.received(self, direction, view, urgent, fin, push)
+        else:
+            self._inputs.relay(self, direction, view)
 
     def received_fin(self, direction: int) -> None:
         """End of stream was read in that direction (IND-13)."""
@@ -456,6 +474,8 @@ class Flow:
 
     def may_read(self, direction: int) -> int:
         """YES, HELD_BACK (deferred), FULL (back-pressure) or READ_ENDED: a level, not an edge."""
+        if self.plain == 3:
+            return YES
         if self.phase != LIVE or self.input_ended[direction]:
             return READ_ENDED
         if direction and self.occupied[1] and self.is_deferred():

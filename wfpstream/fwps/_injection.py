@@ -300,6 +300,7 @@ class Injector:
         buffers = self._place(call, lane)
         flow = call.flow
         assert flow is not None
+        flow.plain = 0
         flow.activity = core.clock()
         frame = core.frame
         if frame is not None and frame.lane is lane:

@@ -12,6 +12,7 @@ from . import _stream_state as rules
 from ._bookkeeping import ledger_of
 from ._flow import ENDED, LIVE
 from ._offload import Offloading
+from ._plain import UNSENT, PlainWay
 from ._run import EMPTY_VIEW, Run
 from ._straight import StraightWay
 
@@ -33,6 +34,9 @@ class Inputs:
         self.waterfall = waterfall
         self.lifecycle = lifecycle
         self._straight = StraightWay(core, waterfall, lifecycle)
+        self.plain = plain = PlainWay(core, waterfall, lifecycle, self)
+        self.relay = plain.relay
+        self.relayed = plain.relayed
         self._gone = waterfall.gone
         self.offloading = Offloading(core)
         core.recount = self.recount
@@ -40,6 +44,7 @@ class Inputs:
     def received(
         self, flow: Flow, direction: int, view: memoryview, urgent: bool, fin: bool, push: bool | None
     ) -> None:
+        flow.plain = 0
         straight = not (urgent or fin) and self._straight.is_open(flow, direction)
         if not straight and not self._takes_input(flow, direction):
             flow.unread(direction, len(view))
@@ -76,6 +81,7 @@ class Inputs:
         return flags | rules.EXPEDITED_FLAG[direction] if urgent else flags
 
     def received_fin(self, flow: Flow, direction: int) -> None:
+        flow.plain = 0
         if not self._takes_input(flow, direction):
             return
         self._end_input(flow, direction)
@@ -96,6 +102,7 @@ class Inputs:
         """POL-4: with `permit` the next run of this direction carries the hole past every stage."""
         if length <= 0:
             raise ValueError(f"a gap of {length} bytes")
+        flow.plain = 0
         flow.missing[direction] += length
         if not self._takes_input(flow, direction):
             return
@@ -131,6 +138,7 @@ class Inputs:
     def reset(self, flow: Flow, leg: int, reason: str) -> None:
         if flow.phase != LIVE or flow.doomed is not None:
             return
+        flow.plain = 0
         flow.resetting_leg = leg
         flow.reset_at = self.core.clock()
         side = "client" if (leg == 0) == (flow.endpoints.local == "client") else "upstream"
@@ -139,6 +147,10 @@ class Inputs:
         self._settle(flow)
 
     def sent(self, flow: Flow, direction: int, count: int) -> None:
+        if flow.plain & UNSENT[direction] and count == flow.out[direction].length:
+            self.plain.relayed(flow, direction)
+            return
+        flow.plain = 0
         flow.out[direction].sent(count, self._gone)
         if flow.stored:
             self.recount(flow)
@@ -153,6 +165,7 @@ class Inputs:
         if output.fin_run is None or output.fin_done:
             return
         output.fin_done = True
+        flow.plain = 0
         self.waterfall.gone(output.fin_run, 0)
         self._limit_half_open(flow)
         self._settle(flow)
@@ -179,6 +192,7 @@ class Inputs:
             return
         flow.gone_reported = True
         self.offloading.end(flow)
+        flow.plain = 0
         if flow.phase == LIVE:
             if flow.doomed is None:
                 flow.doomed = (reason or "abort", None)
@@ -210,6 +224,9 @@ class Inputs:
 
     def settle_output(self, flow: Flow) -> None:
         """Copy whatever still lies in the driver's buffer, and count what is kept (IND-25)."""
+        if 0 < flow.plain < UNSENT[0]:
+            return
+        flow.plain = 0
         if self._stores_nothing(flow):
             return
         for direction in (0, 1):
@@ -245,14 +262,12 @@ class Inputs:
 
     def recount(self, flow: Flow) -> None:
         """IND-25: the sum of a flow's stores; flows that wait for room hear of it."""
-        stored = flow.pended_total
-        for direction in (0, 1):
-            stored += flow.out[direction].length
-            for lane in flow.lanes[direction]:
-                stored += lane.bytes
+        stored = flow.pended_total + flow.queued + flow.out[0].length + flow.out[1].length
         core = self.core
         core.stored += stored - flow.stored
         flow.stored = stored
+        if stored:
+            flow.plain = 0
         if core.short_of_memory and core.stored * 4 <= core.options.limits.total:
             for waiting in core.short_of_memory.values():
                 core.touch(waiting)
@@ -290,6 +305,7 @@ class Inputs:
         now = self._over_memory(flow, was) or now or flow.marked
         if now != was:
             flow.paused[direction] = now
+            flow.plain = 0
             self._paused(flow, direction, now)
         return now
 
@@ -300,6 +316,7 @@ class Inputs:
             return True
         if flow.stored and _is_past(self.core.stored, limits.total, was):
             self.core.short_of_memory[flow.id] = flow
+            self.core.plain = False
             return True
         return False
 

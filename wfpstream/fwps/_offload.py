@@ -78,6 +78,7 @@ class Offloading:
         run = Run(memoryview(data), None, 0, len(flow.stages), flow.read[direction])
         self._went_by(flow, direction, run.length)
         output = flow.out[direction]
+        flow.plain = 0
         output.runs.appendleft(run)
         output.length += run.length
 

@@ -175,6 +175,7 @@ class Ownership:
                 frame.clones.append(record)
         if lane is not None:
             lane.stage.flow.pended_total += length
+            lane.stage.flow.plain = 0
             record.callout_id = record.callout_id or lane.stage.filter.callout_id
         record.born = self.core.clock()
         self._serial += 1

@@ -82,6 +82,7 @@ class Passage:
     def deliver(self, flow: Flow, direction: int, run: Run, index: int) -> None:
         """Put a run before the first stage at or behind `index` that must look at it, else into the output."""
         lanes = flow.lanes[direction]
+        flow.plain = 0
         run.seen = False
         while index < len(lanes):
             lane = lanes[index]
@@ -237,6 +238,7 @@ class Passage:
         outstanding = lane.outstanding
         while outstanding and outstanding[0].done:
             self.core.due.append(outstanding.popleft())
+            self.core.plain = False
         if not self.core.running:
             self.core.request_turn()  # CMP-17
 

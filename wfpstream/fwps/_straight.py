@@ -93,6 +93,7 @@ class StraightWay:
             occupied[direction] = True
             lane.queue.append(run)
             lane.bytes = lane.visible = length
+            flow.queued += length
             lane.in_o += length
             run.seen = True
             if run.missed:
@@ -120,6 +121,7 @@ class StraightWay:
             lane.last_blocked = False
             lane.queue.clear()
             lane.bytes = lane.visible = 0
+            flow.queued -= length
             lane.asked_again = 0
             lane.held_since = 0.0
             lane.permitted_o += length

@@ -50,7 +50,7 @@ class StreamData:
     connection's (IND-22).
     """
 
-    __slots__ = ("_chain", "_offset", "_segments", "data_length", "flags", "lane", "mdls")
+    __slots__ = ("_chain", "_offset", "_segments", "_view", "data_length", "flags", "lane", "mdls")
 
     def __init__(
         self,
@@ -64,14 +64,17 @@ class StreamData:
         self._offset = data_offset
         self._chain = net_buffer_list_chain
         self._segments: list[Segment] | None = None
+        self._view: memoryview | None = None  # of original bytes in one piece: all that `_segments` would say
         self.lane: object = None
         self.mdls = 1  # into how many MDLs an indicated list is split (CLN-12)
 
     @property
     def net_buffer_list_chain(self) -> NetBufferList | None:
         """One list per merged item, in order (NMD-5); a FIN or ABORT has one empty list (CLN-4)."""
-        if self._chain is None and self._segments is not None:
-            self._chain = self._build_chain(self._segments)
+        if self._chain is None:
+            segments = self.segments()
+            if segments is not None:
+                self._chain = self._build_chain(segments)
         return self._chain
 
     @net_buffer_list_chain.setter
@@ -91,14 +94,17 @@ class StreamData:
 
     def pieces(self) -> Iterator[memoryview]:
         """The data as contiguous views, in order, at most `data_length` bytes."""
-        if self._segments is not None and self._chain is None:
-            for view, _ in self._segments:
+        segments = self.segments()
+        if segments is not None and self._chain is None:
+            for view, _ in segments:
                 yield view
             return
         yield from self._walk(self.data_length)
 
     def view(self) -> memoryview:
         """The data as one contiguous view; copies only when there are several pieces."""
+        if self._view is not None:
+            return self._view
         segments = self._segments
         if segments is not None and len(segments) == 1:
             return segments[0][0]
@@ -106,6 +112,8 @@ class StreamData:
 
     def tobytes(self) -> bytes:
         """The data, copied: safe to keep."""
+        if self._view is not None and self._chain is None:
+            return bytes(self._view)
         segments = self._segments
         if segments is not None and len(segments) == 1 and self._chain is None:
             return bytes(segments[0][0])
@@ -126,11 +134,13 @@ class StreamData:
 
     def segments(self) -> list[Segment] | None:
         """The pipeline's own pieces while the indication lasts, else None."""
+        if self._segments is None and self._view is not None:
+            self._segments = [(self._view, ())]
         return self._segments
 
     def invalidate(self, keep_chain: bool) -> None:
         """End of the classify (IND-22): the views go back unless the chain was referenced (REF-1)."""
-        self._segments = None
+        self._segments = self._view = None
         if not keep_chain:
             self._chain = None
             self._offset = None
@@ -208,13 +218,14 @@ class IndicatedData(StreamData):
     __slots__ = ()
 
     def __init__(
-        self, flags: int, data_length: int, segments: list[Segment], lane: object, mdls: int
+        self, flags: int, data_length: int, segments: list[Segment] | None, lane: object, mdls: int
     ) -> None:
         self.flags = flags
         self.data_length = data_length
         self._offset = None
         self._chain = None
         self._segments = segments
+        self._view = None
         self.lane = lane
         self.mdls = mdls
 

@@ -1,0 +1,399 @@
+"""The plain way: one item through idle stages that each pass it on whole, sent whole, and nothing else going on.
+
+That is nearly every item of nearly every flow. Owns the shortest form of the cycle input - output - settle, and
+`Flow.plain`, the summary of some thirty conditions that allow it: a flow that is plain need not be looked at. Whoever
+changes one of them clears it (`tests/rules/test_straight.py` holds the summary
+against the conditions at every step, and this way against the general one);
+`look` sets it again. It must not have effects of its own.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, Protocol
+
+from ._classify import STREAM_CONTEXT
+from ._flow import ABORT_NONE, LIVE, YES
+from ._records import ClassifyOut, StreamCalloutIoPacket
+from ._run import EMPTY_VIEW, Run
+from ._stream_data import IndicatedData
+from ._stream_state import CALL, DATA, DIRECTION_FLAG, FLUSH_FLAG
+from ._violations import CALLOUT_FAULTS
+
+if TYPE_CHECKING:
+    from ._core import Core
+    from ._flow import Flow, Lane, Stage
+    from ._lifecycle import Lifecycle
+    from ._overruns import Overruns
+    from ._waterfall import Waterfall
+
+# Flow.plain: bit d, the next item of direction d may go the plain way; bit 2 + d, one has gone and is not sent yet.
+WAYS: Final = (1, 2)
+UNSENT: Final = (4, 8)
+ANY_UNSENT: Final = 12
+# What of it must be how for an item to enter: its own bit set, nothing unsent.
+_LOOKED_AT = (ANY_UNSENT | 1, ANY_UNSENT | 2)
+# The very objects that ClassifyOut and StreamCalloutIoPacket begin with: small integers exist once.
+_ZERO, _ONE = 0, 1
+_NODELAY, _PUSH = FLUSH_FLAG
+
+
+def _unknown(_: object) -> int:
+    return 0
+
+
+# CPython only: without it nobody knows what a callout kept, and every indication has objects of its own.
+_COUNTS: Final = hasattr(sys, "getrefcount")
+getrefcount: Callable[[object], int] = sys.getrefcount if _COUNTS else _unknown
+
+
+class GeneralWay(Protocol):
+    """What takes any input in any state; `_inputs` implements it."""
+
+    def received(
+        self, flow: Flow, direction: int, view: memoryview, urgent: bool, fin: bool, push: bool | None
+    ) -> None: ...
+    def sent(self, flow: Flow, direction: int, count: int) -> None: ...
+    def settle_output(self, flow: Flow) -> None: ...
+
+
+class PlainWay:
+    """One per engine.
+
+    The objects of an indication and its run are used again as long as nobody has kept them.
+    """
+
+    __slots__ = (
+        "_classifier",
+        "_core",
+        "_data",
+        "_free",
+        "_general",
+        "_lifecycle",
+        "_out",
+        "_packet",
+        "_place",
+        "_run",
+        "_waterfall",
+    )
+
+    def __init__(self, core: Core, waterfall: Waterfall, lifecycle: Lifecycle, general: GeneralWay) -> None:
+        self._core = core
+        self._waterfall = waterfall
+        self._classifier = waterfall.classifier
+        self._lifecycle = lifecycle
+        self._general = general
+        self._run: Run | None = None
+        # Stands in for a lane's queue while its callout is asked.
+        self._place: deque[Run] = deque((Run(EMPTY_VIEW, None, 0, 0, 0),))
+        self._renew()
+
+    def _renew(self) -> None:
+        """Objects that nobody has seen yet."""
+        self._data = IndicatedData(0, 0, None, None, self._core.options.indicate_mdls)
+        self._packet = StreamCalloutIoPacket(self._data, 0)
+        self._out = ClassifyOut()
+        self._free = -1  # their reference counts, in sum, while only `_ask` knows them
+
+    # -- the cycle -----------------------------------------------------------------------------------------
+
+    def relay(self, flow: Flow, direction: int, view: memoryview) -> bool:
+        """`FilterEngine.relay`: one item of plain bytes (IND-3)."""
+        core = self._core
+        plain = flow.plain
+        length = len(view)
+        if (
+            plain & _LOOKED_AT[direction] != WAYS[direction]
+            or not core.plain
+            or core.frame is not None
+            or not length
+        ):
+            return self._otherwise(flow, direction, view)
+        flow.plain = plain | UNSENT[direction]
+        run = self._run
+        if run is None:
+            run = Run(view, None, 0, 0, 0, True)
+            run.seen = True
+        else:
+            self._run = None
+            run.view = view
+            run.length = length
+        read = flow.read
+        run.offset = read[direction]
+        read[direction] += length
+        run.flags = _PUSH if direction else _NODELAY if flow.endpoints.nodelay else 0  # IND-5, IND-6
+        flow.activity = core.clock()
+        if flow.stages and not self._ask(flow, direction, run):
+            return False
+        output = flow.out[direction]
+        output.runs.append(run)
+        output.length = length
+        output.fresh = 1
+        if run.flags:
+            output.push = True
+        return True
+
+    def relayed(self, flow: Flow, direction: int) -> bool:
+        """`FilterEngine.relayed`: all that is owed was sent (CMP-4)."""
+        output = flow.out[direction]
+        if not flow.plain & UNSENT[direction]:
+            return self._settled(flow, direction, output.length)
+        run = output.runs.pop()
+        output.written_o += output.length
+        output.length = 0
+        run.view = EMPTY_VIEW
+        self._run = run
+        flow.plain &= ~ANY_UNSENT
+        return True
+
+    def _otherwise(self, flow: Flow, direction: int, view: memoryview) -> bool:
+        if self.look(flow) & WAYS[direction] and len(view):
+            return self.relay(flow, direction, view)
+        flow.plain = 0
+        self._general.received(flow, direction, view, False, False, None)
+        own, other = flow.out[direction], flow.out[1 - direction]
+        return (
+            len(own.runs) == 1
+            and own.runs[0].view is view
+            and own.fin_run is None
+            and not (flow.abort or other.length or other.fin)
+        )
+
+    def _settled(self, flow: Flow, direction: int, count: int) -> bool:
+        self._general.sent(flow, direction, count)
+        self._general.settle_output(flow)
+        own, other = flow.out[direction], flow.out[1 - direction]
+        if flow.abort != ABORT_NONE or own.length or own.fin or other.length or other.fin:
+            return False
+        return flow.may_read(direction) == YES
+
+    # -- the stages ----------------------------------------------------------------------------------------
+
+    def _ask(self, flow: Flow, direction: int, run: Run) -> bool:
+        """Ask the stages in turn. False: there was more to do, and it is done."""
+        core, classifier = self._core, self._classifier
+        clocked, overruns, clock, now = classifier.clocked, core.overruns, core.clock, flow.activity
+        data, packet, out, place = self._data, self._packet, self._out, self._place
+        view, length, values, plain = run.view, run.length, flow.stream_values, flow.plain
+        flags = run.flags | DIRECTION_FLAG[direction]
+        out.action_type = answer = 0
+        place[0] = run
+        left: Lane | None = None
+        fault: BaseException | None = None
+        own = place
+        core.running = True
+        try:
+            for lane in flow.lanes[direction]:
+                left, stage = lane, lane.stage
+                packet.stream_data = data
+                if getrefcount(data) + getrefcount(packet) + getrefcount(out) != self._free:
+                    self._renew()
+                    data, packet, out = self._data, self._packet, self._out
+                    out.action_type = answer
+                    if _COUNTS:
+                        self._free = getrefcount(data) + getrefcount(packet) + getrefcount(out)
+                # As IndicatedData, StreamCalloutIoPacket and ClassifyOut begin (IND-8).
+                data.flags = flags
+                data.data_length = length
+                data._view = view
+                data._offset = None
+                data.lane = lane
+                packet.missed_bytes = packet.count_bytes_enforced = 0
+                out.out_context = out.filter_id = out.reserved = 0
+                # As Lane.append, mark_seen and show.
+                own = lane.queue
+                lane.queue = place
+                lane.in_o += length
+                overruns.since = now
+                core.frame = lane.frame
+                stage.entry.classify_fn(  # type: ignore[union-attr, misc]
+                    values, stage.meta, packet, STREAM_CONTEXT, stage.filter, stage.context, out
+                )
+                if clocked and (now := clock()) - overruns.since > overruns.budget:
+                    _note(overruns, lane, now)
+                action = out.action_type
+                enforced = packet.count_bytes_enforced
+                if (
+                    flow.plain != plain
+                    or packet.stream_action is not _ZERO
+                    or packet.count_bytes_required is not _ZERO
+                    or out.flags is not _ZERO
+                    or out.rights is not _ONE
+                    or data._chain is not None
+                    or type(action) is not int
+                    or (enforced is not _ZERO and (type(enforced) is not int or enforced != length))
+                    or action not in stage.passing
+                ):
+                    break
+                # As Waterfall._move and Passage._release.
+                lane.queue = own
+                lane.permitted_o += length
+                answer = action
+            else:
+                left = None
+        except CALLOUT_FAULTS as error:
+            fault = error
+        except BaseException:
+            assert left is not None
+            self._hold(flow, left, own, run, answer)
+            raise
+        finally:
+            core.frame = None
+            core.running = False
+            data._view = data._segments = data._offset = None  # as `invalidate`
+        if left is None:
+            return core.plain or self._go_on(flow, direction, run)
+        self._hold(flow, left, own, run, answer)
+        self._leave(flow, left, length, flags, fault)
+        return False
+
+    def _hold(self, flow: Flow, lane: Lane, own: deque[Run], run: Run, answer: int) -> None:
+        """The item lies in front of a stage that was asked: what the general way would find there."""
+        own.append(run)
+        lane.queue = own
+        lane.bytes = lane.visible = run.length
+        lane.fresh += 1
+        run.target = lane.stage.index
+        run.answer = answer
+        flow.queued += run.length
+        flow.occupied[lane.direction] = True
+        flow.plain = 0
+
+    def _leave(self, flow: Flow, lane: Lane, length: int, flags: int, fault: BaseException | None) -> None:
+        """This answer is for the general way, and so is all that follows."""
+        core = self._core
+        data, packet, out = self._data, self._packet, self._out
+        self._renew()
+        core.running = True
+        core.callbacks = lane.stage.index + 1
+        try:
+            answer = self._classifier.answered(lane, DATA, data, packet, out, fault)
+            self._waterfall.conclude(flow, lane, DATA, length, flags, 0, answer)
+            self._lifecycle.flow_on(flow, lane.direction)
+            core.work()
+        finally:
+            core.running = False
+            core.deliver_events()
+        if core.touched:
+            core.after_outside_call(flow)
+
+    def _go_on(self, flow: Flow, direction: int, run: Run) -> bool:
+        """The item is through, and a callout has done something else meanwhile."""
+        core = self._core
+        flow.plain = 0
+        output = flow.out[direction]
+        output.append(run)
+        if run.flags:
+            output.push = True
+        core.running = True
+        core.callbacks = len(flow.stages)
+        try:
+            if core.dirty or core.due:
+                self._lifecycle.flow_on(flow, direction)
+                core.work()
+        finally:
+            core.running = False
+            core.deliver_events()
+        if core.touched:
+            core.after_outside_call(flow)
+        return False
+
+    # -- the summary ---------------------------------------------------------------------------------------
+
+    def look(self, flow: Flow) -> int:
+        """Set `flow.plain` anew, and return it; 0 as well where the engine has something else to do."""
+        core = self._core
+        if not core.plain:
+            core.plain = self.is_engine_plain()
+        flow.plain = self.ways_of(flow) if core.plain and core.frame is None else 0
+        return flow.plain
+
+    def is_engine_plain(self) -> bool:
+        """No work waits anywhere, nothing runs, and nobody wants to see single indications."""
+        core = self._core
+        return not (
+            core.dirty
+            or core.due
+            or core.ending
+            or core.running
+            or core.touched
+            or core.tracing
+            or core.short_of_memory
+            or self._classifier.verifying
+        )
+
+    def ways_of(self, flow: Flow) -> int:
+        """The directions of a flow whose next item may go the plain way, if it is the next input."""
+        out, options = flow.out, self._core.options
+        limits = options.limits
+        if (
+            flow.phase != LIVE
+            or flow.stored
+            or flow.queued
+            or out[0].length
+            or out[1].length
+            or flow.pended_total
+            or flow.doomed is not None
+            or any(flow.occupied)
+            or any(flow.injected)
+            or any(flow.paused)
+            or any(flow.over_taken)
+            or any(flow.hole)
+            or flow.marked
+            or flow.needs_stages
+            or flow.draining
+            or flow.removing
+            or len(flow.stages) >= options.callbacks_per_turn
+            or not (limits.unsent and limits.injected and limits.pended and limits.per_flow)
+        ):
+            return 0
+        return sum(WAYS[direction] for direction in (0, 1) if _is_way_plain(flow, direction))
+
+
+def _note(overruns: Overruns, lane: Lane, now: float) -> None:
+    stage = lane.stage
+    assert stage.entry is not None
+    overruns.note(stage.flow, stage.entry.name, stage.entry.classify_code, now - overruns.since)
+
+
+def _is_way_plain(flow: Flow, direction: int) -> bool:
+    return (
+        not flow.input_ended[direction]
+        and flow.out[direction].fin_run is None
+        and all(_is_stage_plain(lane.stage) and _is_lane_plain(lane) for lane in flow.lanes[direction])
+    )
+
+
+def _is_stage_plain(stage: Stage) -> bool:
+    """It is asked, as the only one of its sublayer, with all arguments of today."""
+    return (
+        stage.kind == CALL
+        and stage.next_sub_layer == stage.index + 1
+        and stage.entry is not None
+        and stage.entry.version != 0
+    )
+
+
+def _is_lane_plain(lane: Lane) -> bool:
+    """Its latest decision passed everything on, and nothing of it is left."""
+    return (
+        lane.classified
+        and lane.last_blocked is False
+        and not (
+            lane.closed
+            or lane.let_go
+            or lane.missed
+            or lane.carry
+            or lane.pended_buffers
+            or lane.fin_pended
+            or lane.oob_ever
+            or lane.asked_again
+            or lane.held_since
+            or lane.frame is None
+            or lane.frame.clones
+            or lane.frame.abort
+            or lane.frame.fin
+        )
+    )
