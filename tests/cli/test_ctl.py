@@ -294,7 +294,7 @@ def test_none_and_several(served: Served, operated: Operated) -> None:
         (["ctl"], "Missing command"),
         (["ctl", "nonsense"], "No such command 'nonsense'"),
         (["ctl", "show"], "Missing argument 'FLOW'"),
-        (["ctl", "abort", "x"], "'x' is not a valid integer"),
+        (["ctl", "abort", "x"], "expected a flow such as 7, or 2.7 with workers, got 'x'"),
         (["ctl", "add-filter"], "give a CALLOUT or --file FILE"),
         (["ctl", "add-filter", "x", "--file", "y"], "give a CALLOUT or --file FILE"),
         (["ctl", "add-filter", "--file", "y", "--name", "x"], "--when and --name go with a CALLOUT"),

@@ -107,7 +107,7 @@ class _Nothing(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _OfFlow(msgspec.Struct, forbid_unknown_fields=True):
-    flow: int
+    flow: int | str
 
 
 class _AddFilter(msgspec.Struct, forbid_unknown_fields=True):
@@ -252,7 +252,11 @@ class _Commands:
         self._operated.drain(grace)
         return {"connections": connections, "grace": grace}
 
-    def _flow(self, number: int) -> Flow:
+    def _flow(self, number: int | str) -> Flow:
+        if isinstance(number, str):
+            raise ControlError(
+                f"flow {number}: there are no workers here; a flow is named by its number", "usage"
+            )
         for flow in self._operated.engine.flows:
             if flow.number == number and not flow.ended:
                 return flow

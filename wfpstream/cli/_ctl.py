@@ -42,6 +42,22 @@ def ctl(ctx: click.Context, socket_path: str | None) -> None:
     ctx.obj = socket_path
 
 
+class _FlowName(click.ParamType[int | str]):
+    """`7`, and with workers `2.7`: flow 7 of worker 2."""
+
+    name = "flow"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        """A number, or the text."""
+        worker, point, flow = value.partition(".")
+        if not worker.isdecimal() or (point and not flow.isdecimal()):
+            self.fail(f"expected a flow such as 7, or 2.7 with workers, got {value!r}", param, ctx)
+        return value if point else int(value)
+
+
+_FLOW = _FlowName()
+
+
 def _options(fn: F) -> F:
     fn = click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")(fn)
     return click.option(
@@ -111,8 +127,8 @@ def flows(socket_path: str | None, as_json: bool) -> None:
 
 
 @_sub("show", "show 7", "Show one flow in depth.")
-@click.argument("flow", type=int)
-def show(flow: int, socket_path: str | None, as_json: bool) -> None:
+@click.argument("flow", type=_FLOW)
+def show(flow: int | str, socket_path: str | None, as_json: bool) -> None:
     """Show one flow in depth: every stage with its counters, the ledgers, the contexts."""
     from wfpstream.cli._ctl_show import one_flow_lines
 
@@ -199,8 +215,8 @@ def delete_filter(filter_id: int, drain: bool, socket_path: str | None, as_json:
 
 
 @_sub("abort", "abort 7", "Reset both ends of a flow.")
-@click.argument("flow", type=int)
-def abort(flow: int, socket_path: str | None, as_json: bool) -> None:
+@click.argument("flow", type=_FLOW)
+def abort(flow: int | str, socket_path: str | None, as_json: bool) -> None:
     """Reset both ends of a flow now (FwpsFlowAbort)."""
     _print(ask_proxy(socket_path, "abort", {"flow": flow}), as_json, lambda _: [f"flow {flow}: aborted"])
 

@@ -34,7 +34,7 @@ def flow_lines(flows: list[dict[str, Any]]) -> Iterator[str]:
 def _flow_row(flow: dict[str, Any]) -> list[object]:
     up, down = (flow[side] for side in _SIDES)
     return [
-        flow["id"],
+        _name(flow),
         flow["listener"],
         address_text(flow["client"]),
         address_text(flow["server"]),
@@ -46,6 +46,11 @@ def _flow_row(flow: dict[str, Any]) -> list[object]:
         _waits(flow),
         ", ".join(flow["callouts"]),
     ]
+
+
+def _name(flow: dict[str, Any]) -> object:
+    """With workers flow 7 of worker 2 is 2.7."""
+    return f"{flow['worker']}.{flow['id']}" if "worker" in flow else flow["id"]
 
 
 def _waits(flow: dict[str, Any]) -> str:
@@ -62,7 +67,7 @@ def one_flow_lines(flow: dict[str, Any]) -> Iterator[str]:
     """A flow in depth."""
     state = _waits(flow)
     listener = _text(flow["listener"])
-    yield f"flow {flow['id']}{f' of listener {listener}' if listener else ''}"
+    yield f"flow {_text(_name(flow))}{f' of listener {listener}' if listener else ''}"
     yield f"  {_address(flow['client'])} to {_address(flow['server'])}{_meant(flow)}"
     yield f"  local {_address(flow['local'])}, remote {_address(flow['remote'])}, {_text(flow['layer'])}"
     yield f"  {time_text(flow['age'])} old, quiet for {time_text(flow['idle'])}{f'; {state}' if state else ''}"
@@ -128,6 +133,13 @@ def stats_lines(stats: dict[str, Any]) -> Iterator[str]:
     for name in ("rejected", "counters", "violations"):
         if stats[name]:
             yield f"  {name}: {_counted(stats[name])}"
+    for one in stats.get("workers", ()):
+        up = "starting" if one["uptime"] is None else f"up {time_text(one['uptime'])}"
+        counts = _counted({name: one[name] for name in ("connections", "accepted")})
+        yield f"  worker {_text(one['worker'])}: pid {_text(one['pid'])}, {up}, {counts}"
+    if stats.get("workers_gone"):
+        gone, lost = stats["workers_gone"], stats["connections_reset"]
+        yield f"  workers that ended unasked: {gone:,}; connections reset by that: {lost:,}"
 
 
 def change_lines(result: dict[str, Any]) -> Iterable[str]:

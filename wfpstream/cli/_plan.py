@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from wfpstream.cli._command_line import CommandLine
+
 if TYPE_CHECKING:
     from wfpstream.config import CalloutText, LoadedConfig
 
@@ -32,6 +34,23 @@ def _as_it_is(loaded: LoadedConfig) -> LoadedConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerPlace:
+    """Which worker this process is, and what it has from its parent.
+
+    Args:
+        number: from 1 on.
+        of: how many there are.
+        events: the descriptor that event lines go to, or None.
+        events_wait: the other end of it is read whatever happens: wait for it rather than lose lines.
+    """
+
+    number: int
+    of: int
+    events: int | None
+    events_wait: bool
+
+
+@dataclass(frozen=True, slots=True)
 class RunPlan:
     """Everything `run` was asked for.
 
@@ -49,6 +68,9 @@ class RunPlan:
         command: the program to run beside the proxy, with its arguments.
         transparent: intercept connections for the redirect or tproxy listener, for as long as this runs.
         watch: read the configuration again when its file has changed.
+        command_line: the words that `complete` and `callouts` come from.
+        workers: how many processes; 1: this one alone.
+        place: in a worker, which one it is; None elsewhere.
     """
 
     loaded: LoadedConfig
@@ -64,6 +86,9 @@ class RunPlan:
     command: tuple[str, ...] = ()
     transparent: bool = False
     watch: bool = False
+    command_line: CommandLine = field(default_factory=CommandLine)
+    workers: int = 1
+    place: WorkerPlace | None = None
 
 
 @dataclass(frozen=True, slots=True)

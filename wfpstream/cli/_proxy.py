@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import trio
@@ -25,12 +26,13 @@ from wfpstream.cli._commands import make_commands
 from wfpstream.cli._interception import TRANSPARENT_MODES, intercepting, mark_for
 from wfpstream.cli._plan import RunPlan
 from wfpstream.cli._reload import Reloader, listener_specs
+from wfpstream.cli._served import Following, Open, Served, nobody_follows
 from wfpstream.cli._sinks import Sinks
 from wfpstream.config import Deployment, Difference, deploy, format_address
-from wfpstream.control import ControlError, default_socket_path, serve_control
+from wfpstream.control import Commands, ControlError, default_socket_path, serve_control
 from wfpstream.engine import FilterEngine
 from wfpstream.observe import safe_text, write_private_file
-from wfpstream.transport import Listener, Proxy, serve_proxy
+from wfpstream.transport import ListenerSpec, serve_proxy
 
 _CAUGHT = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -44,20 +46,24 @@ def run_proxy(plan: RunPlan) -> int:
     Raises:
         ConfigError: the configuration cannot be used.
     """
-    runner = _Runner(plan, deploy(plan.loaded, plan.callouts, time.monotonic))
+    runner = Runner(plan, deploy(plan.loaded, plan.callouts, time.monotonic))
     return trio.run(runner.main)
 
 
-class _Runner:
-    """What the control socket operates, too: see `_commands.Operated`."""
+class Runner:
+    """One run of one process; a run of several has other ways to serve (`_workers`, `_worker`).
+
+    The control socket operates it, too: see `_commands.Operated`.
+    """
 
     def __init__(self, plan: RunPlan, deployment: Deployment) -> None:
         self.deployment = deployment
         self.engine: FilterEngine = deployment.engine
-        self.proxy: Proxy
+        self.proxy: Served
         self._plan = plan
         self._sinks = Sinks(plan, self.engine)
         self._reloader: Reloader
+        self._following: Following = nobody_follows
         self._ended = trio.Event()
         self._stopping = trio.Event()
         self._only_drains = False
@@ -71,19 +77,25 @@ class _Runner:
         with ExitStack() as stack, trio.open_signal_receiver(*caught) as signals:
             try:
                 self._remove_ready_file()
-                self._sinks.open(stack)
+                self._open_sinks(stack)
             except JobError as error:
                 self._fail(error)
                 return self._code
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._sinks.drain)
-                proxy: Proxy | None = await nursery.start(self._serve)
+                nursery.start_soon(self._drain_sinks)
+                proxy: Served | None = await nursery.start(self._serve)
                 if proxy is not None:
                     self.proxy = proxy
                     nursery.start_soon(self._watch_signals, signals, nursery)
                     await self._operate(nursery, descriptors)
                 nursery.cancel_scope.cancel()
         return self._exit_code()
+
+    def _open_sinks(self, stack: ExitStack) -> None:
+        self._sinks.open(stack)
+
+    async def _drain_sinks(self) -> None:
+        await self._sinks.drain()
 
     def _exit_code(self) -> int:
         violations = self._sinks.violations
@@ -101,9 +113,17 @@ class _Runner:
 
     # --- the proxy ---
 
-    async def _serve(self, task_status: trio.TaskStatus[Proxy | None]) -> None:
+    def _specs(self) -> list[ListenerSpec]:
+        """What is to be listened on."""
+        return listener_specs(self._plan.loaded.config)
+
+    def _serving(self) -> dict[str, Any]:
+        """More arguments for `serve_proxy`."""
+        return {}
+
+    async def _serve(self, task_status: trio.TaskStatus[Served | None]) -> None:
         """Run the proxy to its end; a start that fails is a result, not an exception in a group."""
-        specs = listener_specs(self._plan.loaded.config)
+        specs = self._specs()
         try:
             await serve_proxy(
                 self.engine,
@@ -112,6 +132,7 @@ class _Runner:
                 log=self._log,
                 mark=mark_for(specs),
                 task_status=task_status,
+                **self._serving(),
             )
         except OSError as error:
             self._fail(JobError(_reason(error)))
@@ -128,7 +149,9 @@ class _Runner:
     async def _operate(self, nursery: trio.Nursery, descriptors: int) -> None:
         """From listening to the last flow's end."""
         intercepted = self._intercepted_listener()
-        self._reloader = Reloader(self._plan, self.deployment, self.proxy, self._reopened, intercepted)
+        self._reloader = Reloader(
+            self._plan, self.deployment, self.proxy, self._reopened, intercepted, self._following
+        )
         try:
             await self._open_control(nursery)
             with self._led_to(intercepted) as self._stop_taking:
@@ -151,13 +174,13 @@ class _Runner:
         stop_taking, self._stop_taking = self._stop_taking, _nothing
         stop_taking()
 
-    def _intercepted_listener(self) -> Listener | None:
+    def _intercepted_listener(self) -> Open | None:
         if not self._plan.transparent:
             return None
         return next(one for one in self.proxy.listeners if one.mode in TRANSPARENT_MODES)
 
     @contextmanager
-    def _led_to(self, listener: Listener | None) -> Iterator[Callable[[], None]]:
+    def _led_to(self, listener: Open | None) -> Iterator[Callable[[], None]]:
         if listener is None:
             yield _nothing
             return
@@ -166,13 +189,17 @@ class _Runner:
         ) as stop_taking:
             yield stop_taking if listener.mode == "redirect" else _nothing
 
+    def _commands(self) -> Commands:
+        """What `wfpstream ctl` can ask for."""
+        return make_commands(self)
+
     async def _open_control(self, nursery: trio.Nursery) -> None:
         """Serve `wfpstream ctl`. Only a socket that was asked for must be had."""
         wanted = self._plan.loaded.config.control.socket
         if wanted == "off":
             return
         path = self._plan.loaded.folder / wanted if wanted is not None else default_socket_path()
-        serve = partial(serve_control, path, make_commands(self), log=self._log)
+        serve = partial(serve_control, path, self._commands(), log=self._log)
         try:
             await nursery.start(serve)
         except ControlError as error:
@@ -182,7 +209,7 @@ class _Runner:
 
     # --- being ready ---
 
-    def _opened(self, listeners: Sequence[Listener]) -> None:
+    def _opened(self, listeners: Sequence[Open]) -> None:
         """Write down all that listens, and say which of it is new. Raises JobError: it cannot be written."""
         try:
             self._write_ready_file()
@@ -191,7 +218,7 @@ class _Runner:
                 where = format_address(listener.host, listener.port)
                 say(f"listening on {where} ({safe_text(_describe(listener))})")
 
-    def _reopened(self, listeners: Sequence[Listener]) -> None:
+    def _reopened(self, listeners: Sequence[Open]) -> None:
         """As `_opened`, after a reload: what runs goes on even if that cannot be written down."""
         try:
             self._opened(listeners)
@@ -249,7 +276,8 @@ class _Runner:
         self._process = process
         await process.wait()
         self._process = None
-        self._code = _child.exit_code(process)
+        # If we have failed meanwhile, and have ended it ourselves, that is what counts.
+        self._code = self._code or _child.exit_code(process)
         self.stop()
 
     def stop(self, grace: float | None = None) -> None:
@@ -268,13 +296,13 @@ def _nothing() -> None:
     """For what is not intercepted."""
 
 
-def _describe(listener: Listener) -> str:
+def _describe(listener: Open) -> str:
     if listener.mode in TRANSPARENT_MODES:
         return listener.mode
     return f"{listener.mode} to {format_address(*listener.upstream)}"
 
 
-def _record(listener: Listener) -> dict[str, object]:
+def _record(listener: Open) -> dict[str, object]:
     """A listener in the ready file."""
     upstream = None if listener.mode in TRANSPARENT_MODES else listener.upstream
     return {

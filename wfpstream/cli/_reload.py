@@ -12,6 +12,7 @@ import trio
 
 from wfpstream.cli._base import note
 from wfpstream.cli._plan import RunPlan, stamp_of
+from wfpstream.cli._served import Following, Open, Served, nobody_follows
 from wfpstream.config import (
     Config,
     ConfigError,
@@ -23,7 +24,7 @@ from wfpstream.config import (
     load_config,
 )
 from wfpstream.observe import safe_text
-from wfpstream.transport import Listener, ListenerSpec, Proxy
+from wfpstream.transport import ListenerSpec
 
 # How often `--watch` looks, seconds. A file is read when it has not changed between two looks: editors and
 # deployment tools take their time between the first byte and the last.
@@ -45,21 +46,24 @@ class Reloader:
         deployment, proxy: what is changed.
         opened: told the new listeners, when they are in force.
         intercepted: the listener that rules of the kernel lead to; it has to stay where it is.
+        following: who else has to follow.
     """
 
     def __init__(
         self,
         plan: RunPlan,
         deployment: Deployment,
-        proxy: Proxy,
-        opened: Callable[[Sequence[Listener]], None],
-        intercepted: Listener | None,
+        proxy: Served,
+        opened: Callable[[Sequence[Open]], None],
+        intercepted: Open | None,
+        following: Following = nobody_follows,
     ) -> None:
         self._plan = plan
         self._deployment = deployment
         self._proxy = proxy
         self._opened = opened
         self._intercepted = intercepted
+        self._following = following
         self._one_at_a_time = trio.Lock()
 
     async def reload(self) -> Difference:
@@ -79,12 +83,14 @@ class Reloader:
                 raise ConfigError(str(error), loaded.source) from error
             try:
                 self._check_intercepted(loaded, rearrangement.listeners, specs)
-                difference = pending.commit()
+                async with self._following(loaded, rearrangement.listeners) as switch:
+                    difference = pending.commit()
+                    rearrangement.commit()
+                    who = await switch(difference)
             except BaseException:
                 rearrangement.abandon()
                 raise
-            rearrangement.commit()
-            self._tell(difference)
+            self._tell(difference, who)
             self._opened(rearrangement.opened)
             return difference
 
@@ -116,7 +122,7 @@ class Reloader:
         return loaded
 
     def _check_intercepted(
-        self, loaded: LoadedConfig, listeners: Sequence[Listener], specs: Sequence[ListenerSpec]
+        self, loaded: LoadedConfig, listeners: Sequence[Open], specs: Sequence[ListenerSpec]
     ) -> None:
         kept = self._intercepted
         if kept is None:
@@ -126,12 +132,12 @@ class Reloader:
             text = f"connections are led to listener {kept.name or kept.port}: its mode and address cannot change"
             raise loaded.error([Problem(("proxy", "listener"), f"{text} while running; restart")])
 
-    def _tell(self, difference: Difference) -> None:
+    def _tell(self, difference: Difference, who: str) -> None:
         self._deployment.engine.tell("reload", changes=difference.as_data())
         if self._plan.verbosity >= 0:
             for line in difference.lines():
                 note(safe_text(line))
-            note("reloaded" if difference else "reloaded: nothing has changed")
+            note(f"reloaded{who}" if difference else f"reloaded{who}: nothing has changed")
 
     async def watch(self, reload: Callable[[str], Awaitable[None]]) -> None:
         """A task: read the file again whenever it has changed and stays as it is for a moment."""

@@ -6,19 +6,17 @@ imported only then: reading options needs no trio.
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import click
 
 from wfpstream.cli._base import command
+from wfpstream.cli._command_line import CommandLine
 from wfpstream.cli._plan import RunPlan, stamp_of
 
-if TYPE_CHECKING:
-    from wfpstream.config import Listener, LoadedConfig
-
+# More than any machine has use for; each has some 30 MiB of its own.
+MOST_WORKERS = 1024
 EXAMPLE = "wfpstream run --mode reverse:127.0.0.1:6379@7000 --callout monitor"
 
 
@@ -29,6 +27,12 @@ def _seconds(ctx: click.Context, param: click.Parameter, value: str) -> float:
         return parse_time(value)
     except ValueError:
         raise click.BadParameter(f'expected seconds, or a time such as "250ms", got {value!r}') from None
+
+
+def _workers(ctx: click.Context, param: click.Parameter, value: int) -> int:
+    if not 1 <= value <= MOST_WORKERS:
+        raise click.BadParameter(f"expected a number of processes from 1 to {MOST_WORKERS}, got {value}")
+    return value
 
 
 @click.command(
@@ -62,6 +66,10 @@ def _seconds(ctx: click.Context, param: click.Parameter, value: str) -> float:
     help="How long flows may take to end at a stop.",
 )  # fmt: skip
 @click.option(
+    "--workers", type=int, metavar="N", default=1, show_default=True, callback=_workers,
+    help="So many processes share the listeners and the policy.",
+)  # fmt: skip
+@click.option(
     "--transparent",
     is_flag=True,
     help="Intercept connections, as [transparent] says, for the redirect or tproxy listener; undone at the end.",
@@ -81,6 +89,7 @@ def run(
     ready_file: str | None,
     level: Literal["off", "warn", "strict"] | None,
     grace: float,
+    workers: int,
     transparent: bool,
     watch: bool,
     quiet: bool,
@@ -92,7 +101,7 @@ def run(
     Without a callout it is a plain relay. COMMAND finds it in WFPSTREAM_ADDRESS, WFPSTREAM_HOST and
     WFPSTREAM_PORT (and, for a listener NAME, WFPSTREAM_ADDRESS_NAME and so on); its exit code is ours.
     """
-    from wfpstream.config import Config, LoadedConfig, load_config, parse_callout, parse_mode
+    from wfpstream.config import Config, LoadedConfig, load_config
 
     if quiet and verbose:
         raise click.UsageError("-q and -v exclude each other")
@@ -100,16 +109,16 @@ def run(
         raise click.UsageError("--events - and -- COMMAND both write to stdout; give --events a FILE")
     if watch and config_file is None:
         raise click.UsageError("--watch needs a configuration file: -c FILE")
-    complete = partial(_completed, listeners=[parse_mode(mode) for mode in modes], local=local, level=level)
+    line = CommandLine(modes, callout_texts, local, level)
     read_at = stamp_of(config_file) if config_file is not None else None
-    loaded = complete(load_config(config_file) if config_file is not None else LoadedConfig(Config()))
-    names = [listener.name for listener in loaded.config.proxy.listener if listener.name]
+    loaded = line.complete(load_config(config_file) if config_file is not None else LoadedConfig(Config()))
     plan = RunPlan(
         loaded=loaded,
         config_file=Path(config_file) if config_file is not None else None,
         read_at=read_at,
-        complete=complete,
-        callouts=tuple(parse_callout(text, names) for text in callout_texts),
+        command_line=line,
+        complete=line.complete,
+        callouts=line.read_callouts(loaded),
         events=events,
         events_data=events_data,
         ready_file=Path(ready_file) if ready_file is not None else None,
@@ -118,30 +127,16 @@ def run(
         command=command_line,
         transparent=transparent,
         watch=watch,
+        workers=workers,
     )
     _check_listeners(plan)
+    if workers > 1:
+        from wfpstream.cli._workers import run_workers
+
+        return run_workers(plan)
     from wfpstream.cli._proxy import run_proxy
 
     return run_proxy(plan)
-
-
-def _completed(
-    loaded: LoadedConfig,
-    listeners: list[Listener],
-    local: Literal["client", "server"] | None,
-    level: Literal["off", "warn", "strict"] | None,
-) -> LoadedConfig:
-    """The configuration with what the command line adds to it (listeners) or says better (the rest)."""
-    import msgspec
-
-    config = loaded.config
-    proxy = msgspec.structs.replace(config.proxy, listener=[*config.proxy.listener, *listeners])
-    if local is not None:
-        # Said for the whole run, so it also beats what a listener of the file says for itself.
-        own = [msgspec.structs.replace(listener, local=None) for listener in proxy.listener]
-        proxy = msgspec.structs.replace(proxy, local=local, listener=own)
-    verify = msgspec.structs.replace(config.verify, level=level) if level is not None else config.verify
-    return replace(loaded, config=msgspec.structs.replace(config, proxy=proxy, verify=verify))
 
 
 def _check_listeners(plan: RunPlan) -> None:

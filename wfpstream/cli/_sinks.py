@@ -6,6 +6,7 @@ Owns their beginning and their end, and writing on when a slow reader of events 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack
 
 import trio
@@ -26,11 +27,16 @@ class Violations:
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
+        # Told the first violation of each rule.
+        self.on_first: Callable[[str], object] = lambda rule: None
 
     def __call__(self, event: dict[str, object]) -> None:
         """Count one violation, and nothing else."""
         if event.get("event") == "violation" and event.get("severity") != "L":
-            self.counts[str(event.get("rule"))] += 1
+            rule = str(event.get("rule"))
+            self.counts[rule] += 1
+            if self.counts[rule] == 1:
+                self.on_first(rule)
 
     def __str__(self) -> str:
         parts = [f"{rule} ({count})" if count > 1 else rule for rule, count in sorted(self.counts.items())]
@@ -54,25 +60,32 @@ class Sinks:
             JobError: the events cannot be written where they should.
         """
         plan = self._plan
-        if plan.events is not None:
-            self._events = self._open_events(plan.events)
+        self._events = self._open_events()
+        if self._events is not None:
             stack.callback(self._events.close)
             self._engine.add_sink(self._events)
         if plan.verbosity >= 0:
-            self._engine.add_sink(HumanLines(say, plan.verbosity, note))
+            worker = plan.place.number if plan.place is not None else None
+            self._engine.add_sink(HumanLines(say, plan.verbosity, note, worker))
         if self._engine.options.verify.level != "off":
             self._engine.add_sink(self.violations)
 
-    def _open_events(self, target: str) -> JsonLines:
-        try:
-            fd = _STDOUT if target == "-" else open_private_file(target)
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise JobError(f"cannot write events to {target}: {reason}") from error
+    def _open_events(self) -> JsonLines | None:
+        plan, place = self._plan, self._plan.place
+        if place is not None:
+            fd, owned = place.events, True
+        elif plan.events is not None:
+            fd, owned = open_events(plan.events)
+        else:
+            fd = None
+        if fd is None:
+            return None
         return JsonLines(
             fd,
-            data=self._plan.events_data,
-            owned=target != "-",
+            data=plan.events_data,
+            owned=owned,
+            waits=place is not None and place.events_wait,
+            worker=place.number if place is not None else None,
             on_failure=_complain,
             on_backlog=self._wake,
         )
@@ -88,6 +101,19 @@ class Sinks:
             while self._events.backlog:
                 await trio.lowlevel.wait_writable(self._events.fileno())
                 self._events.flush()
+
+
+def open_events(target: str) -> tuple[int, bool]:
+    """The descriptor that events are written to, and whether it is ours to close.
+
+    Raises:
+        JobError: it cannot be had.
+    """
+    try:
+        return (_STDOUT, False) if target == "-" else (open_private_file(target), True)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise JobError(f"cannot write events to {target}: {reason}") from error
 
 
 def _complain(text: str) -> None:

@@ -314,6 +314,10 @@ class FilterEngine:
         if self._core.sinks:
             self._core.emit(event, None, **keys)
 
+    def number_flows_after(self, last: int) -> None:
+        """Let flows have numbers above `last`, which others before us have used. Before the first one only."""
+        self._core.last_flow_id = max(self._core.last_flow_id, last)
+
     @property
     def violations(self) -> dict[str, int]:
         """How often each violation was reported."""

@@ -14,7 +14,7 @@ from wfpstream.observe._text import safe_bytes, safe_text
 _PER_FLOW = frozenset({"flow_blocked", "connect_failed", "flow_deleted"})
 # Never left out, whatever the level: somebody has to do something about them. (Of slow callouts the proxy tells.)
 _ALWAYS = frozenset({"violation", "policy", "sink_failed", "ledger_fault"})
-_HEAD = ("event", "flow", "seq", "t")
+_HEAD = ("event", "flow", "seq", "t", "worker")
 _ORDER = (
     "listener", "client", "server", "local", "remote", "layer", "stage", "callout", "filter", "dir", "flags",
     "offset", "len", "missed", "action", "enforced", "stream_action", "required",
@@ -28,6 +28,7 @@ class HumanLines:
         write: takes one line, without its end.
         level: 0 only what needs attention, 1 one line per flow, 2 every event, 3 payloads too.
         on_failure: called once with one line of text when `write` has failed; the sink is silent then.
+        worker: which of several processes we are: flow 7 of worker 2 is `flow 2.7`; None: we are alone.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class HumanLines:
         write: Callable[[str], None],
         level: int,
         on_failure: Callable[[str], None] = lambda text: None,
+        worker: int | None = None,
     ) -> None:
         self.wants_data: Literal["off", "preview"] = "preview" if level >= 3 else "off"
         # What concerns single bytes need not even be built for us.
@@ -43,6 +45,7 @@ class HumanLines:
         self._level = level
         self._on_failure = on_failure
         self._failed = False
+        self._worker = worker
         self._ends: dict[object, str] = {}
 
     def __call__(self, event: Mapping[str, object]) -> None:
@@ -59,6 +62,8 @@ class HumanLines:
 
     def _line(self, event: Mapping[str, object]) -> str:
         name = event.get("event")
+        if self._worker is not None:
+            event = {**event, "worker": self._worker}
         if name == "flow_established":
             self._ends[event.get("flow")] = describe_ends(event)
         ends = self._ends.pop(event.get("flow"), "") if name == "flow_deleted" else ""
@@ -78,7 +83,7 @@ def describe_ends(event: Mapping[str, object]) -> str:
 
 def describe_flow(event: Mapping[str, object], ends: str = "") -> str:
     """One line about a connection that has ended, or never began."""
-    head = f"flow {event.get('flow')}"
+    head = _flow(event)
     name = event.get("event")
     if name == "flow_deleted":
         parts = [ends, safe_text(str(event.get("reason", ""))), *_totals(event)]
@@ -93,7 +98,12 @@ def describe_flow(event: Mapping[str, object], ends: str = "") -> str:
 
 def describe_event(event: Mapping[str, object]) -> str:
     """Any event as one line: its flow, its name, and what it says in a fixed order."""
-    return f"flow {event.get('flow')} {safe_text(str(event.get('event')))}{_rest(event, ())}"
+    return f"{_flow(event)} {safe_text(str(event.get('event')))}{_rest(event, ())}"
+
+
+def _flow(event: Mapping[str, object]) -> str:
+    worker = f"{event['worker']}." if "worker" in event else ""
+    return f"flow {worker}{event.get('flow')}"
 
 
 def _rest(event: Mapping[str, object], skipped: tuple[str, ...]) -> str:

@@ -40,6 +40,7 @@ class JsonLines:
         data: which part of payloads to keep: `off` none, `preview` the first 64 bytes, `full` all.
         timestamp: wall time in seconds for an event's `t`; replay gives the capture's time.
         waits: wait for a slow reader, instead of losing events: for worlds whose time is not the reader's.
+        worker: which of several processes we are, for the key `worker`; None: we are alone.
         on_failure: called with one line of text when writing has failed; the sink is silent from then on.
         on_backlog: called when a reader became too slow; `flush()` is wanted when `fd` is writable again.
     """
@@ -52,6 +53,7 @@ class JsonLines:
         owned: bool = True,
         timestamp: Callable[[float], float] = wall_time,
         waits: bool = False,
+        worker: int | None = None,
         on_failure: Callable[[str], None] = lambda text: None,
         on_backlog: Callable[[], None] = lambda: None,
     ) -> None:
@@ -67,6 +69,7 @@ class JsonLines:
         self._backlog = bytearray()
         self._unreported = 0
         self._open = True
+        self._more: dict[str, object] = {} if worker is None else {"worker": worker}
         self._encoder = msgspec.json.Encoder(enc_hook=str)
 
     def __call__(self, event: dict[str, object]) -> None:
@@ -108,7 +111,7 @@ class JsonLines:
 
     def _encode(self, event: dict[str, object]) -> bytes:
         t = event.get("t")
-        record = {**event, "ts": _iso(self._timestamp(t if isinstance(t, float) else 0.0))}
+        record = {**event, **self._more, "ts": _iso(self._timestamp(t if isinstance(t, float) else 0.0))}
         data = record.pop("data", None)
         if self.wants_data != "off" and isinstance(data, bytes | bytearray | memoryview):
             kept = data if self.wants_data == "full" else data[:PREVIEW]

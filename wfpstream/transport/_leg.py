@@ -15,7 +15,7 @@ from wfpstream.engine import DEFERRED, ENDED, FULL, YES
 from ._reactor import ERROR, IN, OUT, READ_HANGUP, TROUBLE, URGENT
 from ._sides import DriverOfSides
 from ._socket_end import SocketEnd
-from ._sockets import is_dead, receive
+from ._sockets import close_ended, is_dead, receive
 
 if TYPE_CHECKING:
     from wfpstream.engine import FilterEngine, Flow
@@ -321,4 +321,4 @@ class Leg(SocketEnd):
     def close(self) -> None:
         """Close at once: nothing is owed, and nothing is left to read."""
         self.reactor.forget(self.fd, self)
-        self.sock.close()
+        close_ended(self.sock)

@@ -14,6 +14,7 @@ from wfpstream.engine import FULL, YES
 
 from ._sides import Capabilities, Side
 from ._sockets import (
+    close_ended,
     discard_input,
     drain_then_close,
     is_readable,
@@ -137,7 +138,7 @@ class SocketEnd(Side):
         """After both FINs: whether nothing is left to wait for, and then it is closed."""
         self.unwatch()
         if self.read_ended:
-            self.sock.close()
+            close_ended(self.sock)
         return self.read_ended
 
     async def close_gracefully(self, timeout: float) -> None:

@@ -30,12 +30,14 @@ __all__ = [
     "HangupWatch",
     "Watched",
     "at_mark",
+    "close_ended",
     "connect_error",
     "discard_input",
     "drain_then_close",
     "is_dead",
     "is_readable",
     "is_reset",
+    "let_legs_die_with_a_reset",
     "original_destination",
     "prepare",
     "prepare_listener",
@@ -65,6 +67,8 @@ _SO_ORIGINAL_DST = 80  # IP6T_SO_ORIGINAL_DST has the same number
 _TCP_CLOSE = 7
 _NO_INT = bytes(4)
 _LINGER_RESET = struct.pack("ii", 1, 0)
+_LINGER_OFF = struct.pack("ii", 0, 0)
+_die_with_a_reset = False
 
 FIRST_POLL = 0.005
 LAST_POLL = 0.1
@@ -95,7 +99,25 @@ def prepare_listener(sock: socket.socket, *, v6_only: bool | None = None) -> Non
     _leg_options(sock)
 
 
+def let_legs_die_with_a_reset() -> None:
+    """Should this process be killed, what its legs' peers see from now on is a reset.
+
+    Otherwise the kernel sends FINs for it: half a stream would look like a whole one.
+    """
+    global _die_with_a_reset
+    _die_with_a_reset = True
+
+
+def close_ended(sock: socket.socket) -> None:
+    """Close a leg that has ended as it should."""
+    if _die_with_a_reset:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_OFF)
+    sock.close()
+
+
 def _leg_options(sock: socket.socket) -> None:
+    if _die_with_a_reset:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
@@ -249,7 +271,8 @@ async def drain_then_close(sock: socket.socket, timeout: float, limit: int = DRA
         pass
     finally:
         _notify_closing(sock)
-        sock.close()
+        if sock.fileno() != -1:
+            close_ended(sock)
     return discarded
 
 

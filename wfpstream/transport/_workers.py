@@ -69,7 +69,7 @@ class WorkersPatience:
 
     Attributes:
         start: from its start until a worker listens.
-        stable: who lives so long did not die at once.
+        stable: who has listened for so long did not die at once.
         first_delay, last_delay: before the next start of one that dies again and again at once.
         starts: so many starts in vain, of every worker, and the run is over.
         stuck: how much longer than it was given a worker may take to end.
@@ -124,6 +124,8 @@ class _Slot:
         self.process: Process | None = None
         self.is_listening = False
         self.has_ended = False
+        # From then on its end is no sudden one.
+        self.stable_at = math.inf
         self.error = ""
         # Why it was told to end while the others go on; empty: it was not.
         self.dismissed = ""
@@ -139,6 +141,7 @@ class _Slot:
         """Another process is in it."""
         self.process = process
         self.is_listening = self.has_ended = False
+        self.stable_at = math.inf
         self.error = self.dismissed = ""
         self.starts += 1
         self._outbox.clear()
@@ -223,6 +226,7 @@ class Workers:
         self._grace = math.inf
         self._deadline = math.inf
         self._patient = trio.CancelScope()
+        self._nursery: trio.Nursery
         self._scope = trio.CancelScope()
 
     # --- who there is ---
@@ -307,6 +311,16 @@ class Workers:
         if slot.process is not None and not slot.dismissed:
             slot.dismissed = why
             slot.send(Stop(grace if grace < math.inf else None))
+            self._nursery.start_soon(self._kill_late, slot, slot.process, grace + self._patience.stuck)
+
+    async def _kill_late(self, slot: _Slot, process: Process, seconds: float) -> None:
+        """It may be stuck, and not even read that it is to end."""
+        with trio.move_on_after(seconds):
+            await self._stop_asked.wait()
+            return
+        if slot.process is process:
+            slot.error = f"{slot.dismissed}, and had to be killed"
+            process.kill()
 
     # --- the end ---
 
@@ -323,25 +337,27 @@ class Workers:
 
     # --- running ---
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Keep them running until they were stopped. `task_status`: all listen.
+    async def run(self, ready: Callable[[], object] = lambda: None) -> None:
+        """Keep them running until they were stopped.
+
+        Args:
+            ready: called when all listen.
 
         Raises:
             WorkersFailed: one could not start at the beginning, or later none could.
         """
         with self._scope, trio.CancelScope(deadline=self._deadline) as self._patient:
             async with trio.open_nursery() as nursery:
+                self._nursery = nursery
                 for slot in self._slots:
                     nursery.start_soon(self._keep, slot)
                 while len(self.listening) < self.count and not self._is_over():
                     await self._changed.park()
                 if not self._is_over():
                     self._is_ready = True
-                    task_status.started()
+                    ready()
         if self._failure is not None:
             raise WorkersFailed(self._failure)
-        if not self._is_ready:
-            task_status.started()
 
     def _is_over(self) -> bool:
         return self._failure is not None or self._stop_asked.is_set()
@@ -357,12 +373,11 @@ class Workers:
             await self._wait_for_start()
             if self._is_over():
                 return
-            began = trio.current_time()
             pid, how = await self._live(slot)
             self._changed.unpark_all()
             if self._stop_asked.is_set() or self._failure is not None:
                 return
-            delay = self._delay(slot, trio.current_time() - began)
+            delay = self._delay(slot)
             if not self._is_ready:
                 self._fail(f"worker {slot.number} {how}")
                 return
@@ -380,9 +395,9 @@ class Workers:
         while self._is_changing and not self._is_over():
             await self._changed.park()
 
-    def _delay(self, slot: _Slot, lived: float) -> float:
+    def _delay(self, slot: _Slot) -> float:
         """Who has worked for a while, or was told to end, is replaced at once."""
-        if slot.dismissed or lived >= self._patience.stable:
+        if slot.dismissed or trio.current_time() >= slot.stable_at:
             slot.quick_deaths = 0
             return 0.0
         slot.quick_deaths += 1
@@ -462,6 +477,7 @@ class Workers:
             slot.error = f"cannot start: {message.error}"
         elif not slot.is_listening:
             slot.is_listening = True
+            slot.stable_at = trio.current_time() + self._patience.stable
             slot.failed_starts = 0
             self._started()
             self._told.worker_listens(slot.number, process.pid, slot.starts > 1)
