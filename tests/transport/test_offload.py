@@ -27,7 +27,7 @@ from tests.transport.kit import (
 from wfpstream.engine import EngineOptions, Timeouts
 from wfpstream.fwp import ActionType, CalloutFlags
 from wfpstream.fwps import ClassifyOut, StreamActionType, StreamCalloutIoPacket
-from wfpstream.transport import _offload
+from wfpstream.transport import _offload, _socket_flow
 from wfpstream.transport._hub import Hub, _hubs
 from wfpstream.transport._leg import MUCH
 from wfpstream.transport._splice import PipePool
@@ -258,6 +258,42 @@ async def test_a_filter_that_is_added_sees_exactly_what_comes_later(seed: int) -
         await make_bulky(run, client, server)
 
 
+@pytest.mark.parametrize("seed", range(3))
+@bounded
+async def test_rules_that_come_and_go_see_their_own_stretch_of_the_stream(seed: int) -> None:
+    """In and out many times under full load: every rule sees one stretch without a hole, in the order of the rules."""
+    dice = Random(seed)
+    data = noise(seed, 24 * MIB)
+    got = bytearray()
+    rules: list[Late] = []
+    async with live(Allowing()) as run:
+        client, server = await offloaded_pair(run)
+
+        async def receive() -> None:
+            while len(got) < len(data):
+                got.extend(await server.receive_some(dice.choice([5000, 100_000, 500_000])))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.send_all, data)
+            nursery.start_soon(receive)
+            while len(got) < len(data):
+                rules.append(Late())
+                added = run.engine.add_callout(rules[-1])
+                for _ in range(dice.randrange(1, 60)):
+                    await trio.lowlevel.checkpoint()
+                added.retire()
+                for _ in range(dice.randrange(1, 60)):
+                    await trio.lowlevel.checkpoint()
+        assert got == data
+        assert offloads(run) > 1
+        place = 0
+        for rule in rules:
+            seen = b"".join(piece for _, piece in rule.seen)
+            if seen:
+                place = data.index(seen, place) + len(seen)
+        assert place
+
+
 @bounded
 async def test_a_sink_that_wants_bytes_takes_flows_back() -> None:
     class Curious(Events):
@@ -432,16 +468,28 @@ async def test_a_receiver_that_reads_nothing_stops_the_sender() -> None:
         assert hub_of(run).pipes.lent == 0
 
 
+@pytest.mark.parametrize("why", ["all are lent", "no descriptor is left"])
 @bounded
-async def test_without_a_pipe_it_is_copied_and_tried_again_later() -> None:
+async def test_without_a_pipe_it_is_copied_and_tried_again_later(
+    why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = 0
+
+    def full(flags: int) -> tuple[int, int]:
+        nonlocal tries
+        tries += 1
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
     async with live() as run:
         hub = hub_of(run)
-        plenty, hub.pipes = hub.pipes, PipePool(most=0)
-        client, server = await run.pair()
-        await relay_exactly(client, server, noise(4, 2 * MIB))
-        assert hub.pipes.exhausted == 1, "the next try is a while off"
-        assert not run.flow.is_offloaded
-        hub.pipes = plenty
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "pipe2", full)
+            lent, hub.pipes = hub.pipes, PipePool(most=0 if why == "all are lent" else 10)
+            client, server = await run.pair()
+            await relay_exactly(client, server, noise(4, 2 * MIB))
+            assert not run.flow.is_offloaded
+            assert tries == (0 if why == "all are lent" else 1), "the next try is a while off"
+        hub.pipes = lent
         driver: Any = hub.drivers[run.flow.id]
         driver._not_before = 0.0  # the while is over
         await make_bulky(run, client, server)
@@ -495,6 +543,7 @@ class Servers:
 async def test_two_hundred_flows_come_and_go(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few pipes, rules that come and go, resets among them: all bytes exact, nothing left behind."""
     monkeypatch.setattr(_offload, "TRY_AGAIN", 0.0)
+    monkeypatch.setattr(_socket_flow, "TRY_AGAIN", 0.0)
     descriptors = len(os.listdir("/proc/self/fd"))
     dice = Random(11)
     done = 0

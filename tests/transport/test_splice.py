@@ -18,12 +18,17 @@ from hypothesis import strategies as st
 
 from wfpstream.transport._splice import (
     END,
+    IDLE_PIPES,
+    LARGE_PIPES,
     MORE,
+    MOST_PIPES,
     NO_PIPE,
+    PIPE_SIZE,
     READ_BLOCKED,
     REFUSED,
     RESET_READING,
     RESET_WRITING,
+    SMALL_PIPE,
     SMALLEST_PIPE,
     URGENT,
     WRITE_BLOCKED,
@@ -341,6 +346,22 @@ def test_a_pool_lends_no_more_than_it_may(legs: Legs) -> None:
     assert receive_exactly(legs.receiver, 7) == b"copy me"
     pool.give_back(second)
     assert pool.open == 1, "one idle pipe is kept, the other one closed"
+    pool.close()
+
+
+def test_many_pipes_are_smaller_ones() -> None:
+    """Who has a slow receiver keeps a pipe: the first few may be large, all together must be bounded."""
+    pool = PipePool()
+    pipes = []
+    while (pipe := pool.borrow()) is not None:
+        pipes.append(pipe)
+    assert [pipe.capacity for pipe in pipes[:LARGE_PIPES]] == [PIPE_SIZE] * LARGE_PIPES
+    assert {pipe.capacity for pipe in pipes[LARGE_PIPES:]} == {SMALL_PIPE}
+    assert len(pipes) == MOST_PIPES
+    assert sum(pipe.capacity for pipe in pipes) <= 48 * PLENTY
+    for pipe in pipes:
+        pool.give_back(pipe)
+    assert pool.open == IDLE_PIPES
     pool.close()
 
 

@@ -27,10 +27,13 @@ if TYPE_CHECKING:
     from ._hub import Hub, Served
     from ._leg import Leg
 
-__all__ = ["Offload", "may_begin"]
+__all__ = ["TRY_AGAIN", "Offload", "may_begin"]
 
-# What one direction may move in a turn, bytes: one pipe full. Takes about half a millisecond.
+# What one direction may move in a turn, bytes. One pipe full takes about half a millisecond, which is much where many
+# others wait for their turn.
 BUDGET = 1 << 20
+BUDGET_AMONG_MANY = BUDGET // 4
+FEW_SOCKETS = 24
 # A flow that found no pipe copies for so long, seconds, before it asks again.
 TRY_AGAIN = 1.0
 _TO_READ = IN | READ_HANGUP
@@ -234,9 +237,10 @@ class _Way:
         """Move what can be moved in one turn."""
         if self.leg.reader_done:
             return
-        outcome = self.conduit.pump(BUDGET)
+        reactor = self.leg.reactor
+        outcome = self.conduit.pump(BUDGET if len(reactor) <= FEW_SOCKETS else BUDGET_AMONG_MANY)
         self._offload.moved(self)
         if outcome == MORE:
-            self.leg.reactor.again(self)
+            reactor.again(self)
         elif outcome not in (READ_BLOCKED, WRITE_BLOCKED):
             self._offload.meet(self, outcome)

@@ -17,7 +17,7 @@ from wfpstream.engine import ABORT_FLUSH
 
 from ._flow_cycle import FlowCycle, no_limit_if_off
 from ._leg import Leg
-from ._offload import Offload, may_begin
+from ._offload import TRY_AGAIN, Offload, may_begin
 from ._sockets import is_dead, send_queue_length
 
 if TYPE_CHECKING:
@@ -129,6 +129,10 @@ class SocketFlow(FlowCycle[Leg]):
             return False
         if not may_begin(self):
             self.is_bulky = True  # perhaps at the next read: something is owed still
+            return False
+        hub = self.hub
+        if hub.pipes.is_exhausted:
+            self._not_before = hub.reactor.now + TRY_AGAIN
             return False
         self._offload = Offload(self)
         self._offload.begin()

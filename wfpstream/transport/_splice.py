@@ -47,9 +47,12 @@ PIPE_SIZE = 1024 * 1024
 # The kernel's default. What a user beyond `pipe-user-pages-soft` gets instead has one or two slots, which is slower
 # than copying.
 SMALLEST_PIPE = 64 * 1024
-# Only a flow whose receiver is slower than its sender keeps a pipe between two pumps. Together half of the 64 MiB
+# Only a flow whose receiver is slower than its sender keeps a pipe between two pumps. So that such flows leave some to
+# the others there are many pipes, and beyond the first ones they are smaller. Together three quarters of the 64 MiB
 # that `pipe-user-pages-soft` allows one user by default.
-MOST_PIPES = 32
+MOST_PIPES = 144
+LARGE_PIPES = 16
+SMALL_PIPE = 256 * 1024
 # Idle pipes hold no pages, but two descriptors each.
 IDLE_PIPES = 8
 
@@ -85,7 +88,8 @@ class PipePool:
     Args:
         most: pipes at the same time.
         idle: of those, kept open while nobody needs them.
-        size: bytes wanted of each; a smaller one is taken down to `SMALLEST_PIPE`.
+        size: bytes wanted of each; a smaller one is taken down to `SMALLEST_PIPE`. When more than `LARGE_PIPES`
+            are lent, further ones are of at most `SMALL_PIPE`.
     """
 
     def __init__(self, most: int = MOST_PIPES, idle: int = IDLE_PIPES, size: int = PIPE_SIZE) -> None:
@@ -112,12 +116,15 @@ class PipePool:
         if self._idle:
             self.lent += 1
             return self._idle.pop()
-        pipe = None if self.is_exhausted or self._closed else _make(self._size)
+        pipe = None if self.is_exhausted or self._closed else _make(self._size_of_next())
         if pipe is None:
             self.exhausted += 1
         else:
             self.lent += 1
         return pipe
+
+    def _size_of_next(self) -> int:
+        return self._size if self.lent < LARGE_PIPES else min(self._size, SMALL_PIPE)
 
     def give_back(self, pipe: Pipe) -> None:
         """An empty pipe that is not needed now."""
