@@ -437,6 +437,25 @@ async def test_an_idle_flow_times_out() -> None:
         assert (await read_all(client))[1] == "reset"
 
 
+@bounded
+async def test_a_half_closed_flow_lives_no_longer_than_it_may() -> None:
+    """OBJ-14: however much the other half moves."""
+    async with live(options=EngineOptions(timeouts=Timeouts(half_closed=0.5))) as run:
+        client, server = await offloaded_pair(run)
+        await client.send_eof()
+        assert await read_all(server) == (b"", "fin")
+        async with trio.open_nursery() as nursery:
+
+            async def talk() -> None:
+                with pytest.raises(trio.BrokenResourceError):
+                    while True:
+                        await server.send_all(CHUNK)
+
+            nursery.start_soon(talk)
+            assert (await read_all(client))[1] == "reset"
+        assert (await run.deleted())["reason"] == "timeout"
+
+
 # --- back-pressure and pipes ------------------------------------------------------------------------------
 
 
