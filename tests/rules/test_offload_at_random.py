@@ -73,10 +73,10 @@ class ListDriver:
             return
         output = self.flow.output(direction)
         while count and output.length:
-            piece = output.batch()[0][0][:count]
-            self.wire[direction] += piece
-            count -= len(piece)
-            self.flow.sent(direction, len(piece))
+            sent = output.batch()[0][0][:count]
+            self.wire[direction] += sent
+            count -= len(sent)
+            self.flow.sent(direction, len(sent))
         self.serve()
 
     def hand_over(self) -> None:
