@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from wfpstream.engine import Endpoints
 from wfpstream.wire import ProxyHeader
@@ -16,7 +15,7 @@ from wfpstream.wire import ProxyHeader
 from ._destinations import ORIGINAL, REDIRECTED, UPSTREAM, Case, Rejected, Rule, check, unknown
 from ._listener_spec import ListenerSpec
 from ._listeners import Accepted
-from ._networks import NumericAddress, parse_address
+from ._networks import canonical
 from ._transparent import is_own_address
 from ._upstream import Address, ConnectError, numeric, resolve
 
@@ -31,11 +30,10 @@ __all__ = [
 ]
 
 OriginalDestination = Callable[[socket.socket], tuple[str, int] | None]
-Pair = tuple[NumericAddress | None, int, NumericAddress | None, int]
+Pair = tuple[str, int, str, int]
 OwnListeners = Callable[[], Sequence[tuple[str, int]]]
 
 
-@dataclass(eq=False)
 class Arrival:
     """An accepted connection.
 
@@ -49,14 +47,17 @@ class Arrival:
         reason: why `requested` is empty, if it stays so.
     """
 
-    listener: str
-    spec: ListenerSpec
-    accepted: Accepted
-    own_listeners: OwnListeners
+    __slots__ = ("accepted", "client", "listener", "met", "own_listeners", "reason", "requested", "spec")
 
-    def __post_init__(self) -> None:
-        self.client = self.accepted.peer
-        self.met = self.accepted.own
+    def __init__(
+        self, listener: str, spec: ListenerSpec, accepted: Accepted, own_listeners: OwnListeners
+    ) -> None:
+        self.listener = listener
+        self.spec = spec
+        self.accepted = accepted
+        self.own_listeners = own_listeners
+        self.client = accepted.peer
+        self.met = accepted.own
         self.requested: Sequence[Address] = ()
         self.reason = ""
 
@@ -122,6 +123,8 @@ class Arrival:
         rules: Sequence[Rule] = ORIGINAL
         if self.spec.is_reverse:
             rules = REDIRECTED if redirected else UPSTREAM
+        if rules is UPSTREAM and self._is_plainly_elsewhere(addresses):
+            return addresses
         good: list[Address] = []
         refusal: Rejected | None = None
         for address in addresses:
@@ -135,6 +138,13 @@ class Arrival:
             raise refusal
         return good
 
+    def _is_plainly_elsewhere(self, addresses: Sequence[Address]) -> bool:
+        """Nothing is forbidden, and nobody of ours listens on such a port: no need to look closer."""
+        if self.spec.allow or self.spec.deny:
+            return False
+        ours = [port for _, port in self.own_listeners()]
+        return all(address.port not in ours for address in addresses)
+
     def _check(self, address: Address, rules: Sequence[Rule]) -> None:
         host = f"{address.host}%{address.scope}" if address.scope else address.host
         clients = (self.accepted.peer[0], self.client[0])
@@ -147,7 +157,7 @@ class Arrival:
 
 def pair_of(one: tuple[str, int], other: tuple[str, int]) -> Pair:
     """A connection by its ends, in whatever form they are written."""
-    return (parse_address(one[0]), one[1], parse_address(other[0]), other[1])
+    return (canonical(one[0]), one[1], canonical(other[0]), other[1])
 
 
 def find_requested(arrival: Arrival, original: OriginalDestination) -> bool:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import trio
 
@@ -20,15 +19,15 @@ from ._flow_driver import FlowDriver
 from ._socket_flow import SocketFlow
 from ._sockets import drain_then_close, reset_now
 from ._task_sides import SocketSide
-from ._upstream import Address, Before, ConnectError, OnOwn, connect, numeric, resolve
+from ._upstream import Address, ConnectError, connect, numeric, resolve
 
 if TYPE_CHECKING:
     from wfpstream.engine import Attempt, Flow
 
     from ._hub import Hub
-    from ._socket_flow import Spawn, WhenOver
+    from ._socket_flow import Spawn
 
-__all__ = ["Connection", "Driver", "Route", "decided", "while_alive"]
+__all__ = ["Connection", "Driver", "Party", "decided", "while_alive"]
 
 Driver = Literal["reactor", "stream"]
 
@@ -36,26 +35,45 @@ Driver = Literal["reactor", "stream"]
 COURTESY = 2.0
 
 
-@dataclass
-class Route:
-    """How a connection gets to its upstream.
+class Party(Protocol):
+    """For whom a connection is made, and what it may do.
 
     Attributes:
         requested: where the client asked to go, resolved; empty if the name of the upstream cannot be.
         reason: why `requested` is empty.
-        allowed: those of some addresses that may be connected to, told whether a callout chose them; raises
-            Rejected when none may.
-        before: gets the upstream's socket before it connects.
-        on_own: is told of every connection that is tried.
-        greet: gets it when it is connected, and seconds to spend; sends what comes before the stream.
+        greets: something comes before the stream.
     """
 
     requested: Sequence[Address]
     reason: str
-    allowed: Callable[[Sequence[Address], bool], Sequence[Address]]
-    before: Before
-    on_own: OnOwn
-    greet: Callable[[socket.socket, float], Awaitable[None]] | None = None
+
+    @property
+    def greets(self) -> bool: ...
+
+    def allowed(self, addresses: Sequence[Address], redirected: bool) -> Sequence[Address]:
+        """Those of some addresses that may be connected to, told whether a callout chose them.
+
+        Raises Rejected when none may.
+        """
+        ...
+
+    def before(self, sock: socket.socket, address: Address) -> None:
+        """Gets the upstream's socket before it connects."""
+
+    def on_own(self, own: tuple[str, int], address: Address) -> None:
+        """Is told of every connection that is tried."""
+
+    async def greet(self, sock: socket.socket, seconds: float) -> None:
+        """Sends what comes before the stream, when it is connected."""
+
+    def tell(self, line: str) -> None:
+        """One line for people."""
+
+    def reject(self, rejected: Rejected) -> None:
+        """Why it may not go where it is going."""
+
+    def over(self, error: BaseException | None) -> None:
+        """All is closed; called once, if the connection was handed over."""
 
 
 class Connection:
@@ -69,10 +87,8 @@ class Connection:
         is_handed_over: neither `begin` nor `run` sees the end: `when_over` is called then.
 
     Args:
-        log: takes one line for people.
-        note: takes why the connection may not go where it is going.
+        client: its socket, accepted.
         spawn: starts a task.
-        when_over: is told once when all is closed, if this was handed over.
     """
 
     __slots__ = (
@@ -82,12 +98,9 @@ class Connection:
         "_driver",
         "_flow",
         "_hub",
-        "_log",
-        "_note",
-        "_route",
+        "_party",
         "_spawn",
         "_upstream",
-        "_when_over",
         "is_handed_over",
         "is_relayed",
     )
@@ -97,21 +110,15 @@ class Connection:
         hub: Hub,
         client: socket.socket,
         attempt: Attempt,
-        route: Route,
-        log: Callable[[str], object],
-        note: Callable[[Rejected], object],
+        party: Party,
         spawn: Spawn,
-        when_over: WhenOver,
-        driver: Driver = "reactor",
+        driver: Driver,
     ) -> None:
         self._hub = hub
         self._client = client
         self._attempt = attempt
-        self._route = route
-        self._log = log
-        self._note = note
+        self._party = party
         self._spawn = spawn
-        self._when_over = when_over
         self._driver: Driver = driver
         self._upstream: socket.socket | None = None
         self._dial: Dial | None = None
@@ -141,19 +148,19 @@ class Connection:
 
         Raises only what is a defect.
         """
-        attempt, route = self._attempt, self._route
-        if self._driver != "reactor" or route.greet is not None or attempt.verdict != "permit":
+        attempt, party = self._attempt, self._party
+        if self._driver != "reactor" or attempt.verdict != "permit" or party.greets:
             return False
-        addresses = route.requested
+        addresses = party.requested
         if attempt.redirected:
             known = numeric(*attempt.upstream)
             addresses = [] if known is None else [known]
         if len(addresses) != 1:
             return False
         try:
-            (address,) = route.allowed(addresses, attempt.redirected)
+            (address,) = party.allowed(addresses, attempt.redirected)
             timeout = self._hub.engine.options.timeouts.connect
-            sock, dial = begin_dial(self._hub, self._client, address, timeout, self._on_own, route.before)
+            sock, dial = begin_dial(self._hub, self._client, address, timeout, self._on_own, party.before)
         except Rejected as error:
             self._reject(error)
         except ConnectError as error:
@@ -208,15 +215,15 @@ class Connection:
     def _over(self, error: BaseException | None) -> None:
         for sock in self.legs:
             reset_now(sock)
-        self._when_over(error)
+        self._party.over(error)
 
     def _fail(self, error: ConnectError) -> None:
-        self._log(f"cannot connect to {_name(self._attempt.upstream)}: {error}")
+        self._party.tell(f"cannot connect to {_name(self._attempt.upstream)}: {error}")
         self._attempt.failed(str(error))
         self._refuse_soon()
 
     def _reject(self, error: Rejected) -> None:
-        self._note(error)
+        self._party.reject(error)
         self._attempt.failed(error.reason)
         reset_now(self._client)
 
@@ -273,7 +280,7 @@ class Connection:
                 open_ = False
         except ConnectError as error:
             open_ = False
-            self._log(f"cannot connect to {_name(attempt.upstream)}: {error}")
+            self._party.tell(f"cannot connect to {_name(attempt.upstream)}: {error}")
             attempt.failed(str(error))
         except Rejected as error:
             open_ = False
@@ -287,21 +294,21 @@ class Connection:
         return None
 
     async def _connect(self) -> socket.socket:
-        attempt, route, timeout = self._attempt, self._route, self._hub.engine.options.timeouts.connect
-        addresses = route.requested
+        attempt, party, timeout = self._attempt, self._party, self._hub.engine.options.timeouts.connect
+        addresses = party.requested
         if attempt.redirected:
             addresses = await resolve(*attempt.upstream)  # a callout sent it elsewhere (LAY-26)
         elif not addresses:
-            raise ConnectError(route.reason)
-        addresses = route.allowed(addresses, attempt.redirected)
-        sock = await connect(addresses, timeout, self._on_own, route.before)
-        if route.greet is not None:
-            await _greeted(sock, route.greet, timeout)
+            raise ConnectError(party.reason)
+        addresses = party.allowed(addresses, attempt.redirected)
+        sock = await connect(addresses, timeout, self._on_own, party.before)
+        if party.greets:
+            await _greeted(sock, party.greet, timeout)
         return sock
 
     def _on_own(self, own: tuple[str, int], address: Address) -> None:
         self._attempt.connected_from(own)
-        self._route.on_own(own, address)
+        self._party.on_own(own, address)
 
     async def _refuse(self) -> None:
         """How a refusal looks to the client (LAY-21)."""

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ._reactor import OUT, TROUBLE
-from ._sockets import connect_error, prepare
+from ._sockets import connect_error, new_leg
 from ._upstream import Address, Before, ConnectError, OnOwn, connect_failure, no_answer, refuse_itself
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Dial", "begin_dial"]
 
-_SYN_SENT = 2
+_ESTABLISHED, _SYN_SENT = 1, 2
 
 Then = Callable[[socket.socket | ConnectError], object]
 
@@ -43,8 +43,7 @@ def begin_dial(
     """
     sock: socket.socket | None = None
     try:
-        sock = socket.socket(address.family, socket.SOCK_STREAM)
-        prepare(sock)
+        sock = new_leg(address.family)
         before(sock, address)
         begun = sock.connect_ex(address.sockaddr())
         if begun not in (0, errno.EINPROGRESS):
@@ -52,9 +51,13 @@ def begin_dial(
         own = sock.getsockname()
         on_own((own[0], own[1]), address)
         # On the same machine the answer is there already, whatever connect said.
-        if begun and sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _SYN_SENT:
+        state = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] if begun else _ESTABLISHED
+        if state == _SYN_SENT:
             return sock, Dial(hub, client, sock, address, timeout)
-        _check(sock, own[1], address)
+        if state == _ESTABLISHED:
+            refuse_itself(sock, own[1], address)
+        else:
+            _check(sock, own[1], address)
     except BaseException as error:
         if sock is not None:
             sock.close()

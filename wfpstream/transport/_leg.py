@@ -15,7 +15,7 @@ from wfpstream.engine import DEFERRED, ENDED, FULL, YES
 from ._reactor import ERROR, IN, OUT, READ_HANGUP, TROUBLE, URGENT
 from ._sides import DriverOfSides
 from ._socket_end import SocketEnd
-from ._sockets import close_ended, is_dead, receive
+from ._sockets import close_ended, is_dead, receive, reset_flushed_now
 
 if TYPE_CHECKING:
     from wfpstream.engine import FilterEngine, Flow
@@ -317,6 +317,14 @@ class Leg(SocketEnd):
 
     def unwatch_if_done(self) -> None:
         """It is closed soon, and `ready` knows."""
+
+    def reset_owing_nothing(self) -> None:
+        self.reactor.forget(self.fd, self)
+        reset_flushed_now(self.sock)
+
+    def reset(self) -> None:
+        self.reactor.forget(self.fd, self)
+        super().reset()
 
     def close(self) -> None:
         """Close at once: nothing is owed, and nothing is left to read."""

@@ -11,7 +11,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import trio
 
@@ -46,8 +46,7 @@ class OutOfDescriptors(Exception):
     """`accept` cannot have another socket now."""
 
 
-@dataclass(frozen=True)
-class Accepted:
+class Accepted(NamedTuple):
     """A new connection: its socket (ours to close), where it came from and which address it met."""
 
     sock: socket.socket

@@ -15,7 +15,7 @@ from ipaddress import (
     ip_network,
 )
 
-__all__ = ["NumericAddress", "is_in", "parse_address", "parse_networks"]
+__all__ = ["NumericAddress", "canonical", "is_in", "parse_address", "parse_networks"]
 
 NumericAddress = IPv4Address | IPv6Address
 _Network = IPv4Network | IPv6Network
@@ -33,6 +33,13 @@ def parse_address(host: str) -> NumericAddress | None:
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         return address.ipv4_mapped
     return address
+
+
+@lru_cache(maxsize=1024)
+def canonical(host: str) -> str:
+    """The one way to write an address, without its zone; empty for a name."""
+    address = parse_address(host)
+    return str(address) if address is not None else ""
 
 
 @lru_cache(maxsize=1024)

@@ -252,7 +252,8 @@ class Proxy:
 
     def _one_left(self) -> None:
         """There may be room, and a descriptor, again."""
-        self._changed.unpark_all()
+        if self._changed:
+            self._changed.unpark_all()
         self._door.try_again()
 
     # --- tasks ---

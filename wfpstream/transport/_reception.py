@@ -10,7 +10,6 @@ import socket
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -18,18 +17,17 @@ import trio
 from wfpstream.wire import ProxyHeaderError
 
 from ._arrival import (
-    Arrival,
     OriginalDestination,
     OwnListeners,
     Pair,
     find_requested,
-    pair_of,
     resolve_requested,
 )
-from ._connection import Connection, Route
+from ._connection import Connection
 from ._destinations import Rejected
+from ._guest import Guest
 from ._networks import is_in
-from ._proxy_header import read_proxy_header, send_proxy_header
+from ._proxy_header import read_proxy_header
 from ._sockets import reset_now
 
 if TYPE_CHECKING:
@@ -40,7 +38,6 @@ if TYPE_CHECKING:
     from ._listeners import Accepted, Listener
     from ._socket_flow import Spawn
     from ._transparent import Departures
-    from ._upstream import Address
 
 __all__ = ["Reception"]
 
@@ -78,14 +75,14 @@ class Reception:
         self.rejected: Counter[str] = Counter()
         self._hub = hub
         self._own_listeners = own_listeners
-        self._departures = departures
+        self.departures = departures
         self._original = original
         self._log = log
         self._changed = changed
         self._driver: Driver = driver
         self._tell_count = count
         self._per_client: Counter[str] = Counter()
-        self._guests: set[_Guest] = set()
+        self._guests: set[Guest] = set()
         self._left = trio.lowlevel.ParkingLot()
         self._legs: set[Pair] = set()
         self._told: set[tuple[str, str]] = set()
@@ -100,24 +97,23 @@ class Reception:
         self.accepted += 1
         self.connections += 1
         self._tell_count(self.connections)
-        guest = _Guest(str(listener), listener.spec, accepted, self._own_listeners)
+        guest = Guest(self, str(listener), listener.spec, accepted, self._own_listeners)
         self._guests.add(guest)
         begun = False
         try:
             attempt = self._begin(guest)
             if attempt is not None:
-                connection = self._connect(guest, attempt, spawn)
-                begun = connection.begin()
+                begun = self._connect(guest, attempt, spawn).begin()
         except Exception as error:
-            self._turn_away(guest, error)
+            self.turn_away(guest, error)
             begun = True
         if not begun:
             guest.scope = trio.CancelScope()
             spawn(self._host, guest, attempt, spawn)
-        elif guest.connection is None or not guest.connection.is_handed_over:
-            self._leave(guest)
+        elif not guest.is_handed_over:
+            self.leave(guest)
 
-    def _begin(self, guest: _Guest) -> Attempt | None:
+    def _begin(self, guest: Guest) -> Attempt | None:
         """The engine's view of the connection; None if something has to be waited for first."""
         spec = guest.spec
         if spec.accept_proxy:
@@ -163,11 +159,11 @@ class Reception:
                 with suppress(OSError):
                     sock.shutdown(socket.SHUT_RDWR)
 
-    async def _wait_gone(self, guests: set[_Guest]) -> None:
+    async def _wait_gone(self, guests: set[Guest]) -> None:
         while guests & self._guests:
             await self._left.park()
 
-    async def _host(self, guest: _Guest, attempt: Attempt | None, spawn: Spawn) -> None:
+    async def _host(self, guest: Guest, attempt: Attempt | None, spawn: Spawn) -> None:
         assert guest.scope is not None
         try:
             with guest.scope:
@@ -177,13 +173,13 @@ class Reception:
                 assert guest.connection is not None
                 await guest.connection.run()
         except Exception as error:
-            self._turn_away(guest, error)
+            self.turn_away(guest, error)
         finally:
             guest.scope = None
-            if guest.connection is None or not guest.connection.is_handed_over:
-                self._leave(guest)
+            if not guest.is_handed_over:
+                self.leave(guest)
 
-    async def _begin_slowly(self, guest: _Guest) -> Attempt:
+    async def _begin_slowly(self, guest: Guest) -> Attempt:
         if guest.spec.accept_proxy:
             timeout = self._hub.engine.options.timeouts.proxy_header
             try:
@@ -195,7 +191,7 @@ class Reception:
             await resolve_requested(guest)
         return self._ask(guest)
 
-    def _ask(self, guest: _Guest) -> Attempt:
+    def _ask(self, guest: Guest) -> Attempt:
         if self._legs and guest.pair in self._legs:
             raise Rejected(
                 "own_connection", "it is a connection of our own, which interception has to leave out"
@@ -203,43 +199,14 @@ class Reception:
         guest.check_original()
         return self._hub.engine.connection_requested(guest.endpoints)
 
-    def _connect(self, guest: _Guest, attempt: Attempt, spawn: Spawn) -> Connection:
+    def _connect(self, guest: Guest, attempt: Attempt, spawn: Spawn) -> Connection:
         """Its way to the upstream; nothing has begun yet."""
-        spec = guest.spec
-        route = Route(
-            guest.requested,
-            guest.reason,
-            guest.allowed,
-            self._departures.plain,
-            partial(self._note_leg, guest),
-        )
-        if spec.keep_client:
-            route.before = self._departures.as_client(guest.client, spec.keep_port)
-        if spec.send_proxy:
-            route.greet = partial(_greet, spec.send_proxy, *guest.proxied_addresses)
-        connection = Connection(
-            self._hub,
-            guest.accepted.sock,
-            attempt,
-            route,
-            partial(self._tell, guest),
-            partial(self._note, guest),
-            spawn,
-            partial(self._over, guest),
-            self._driver,
-        )
-        guest.connection = connection
-        return connection
-
-    def _over(self, guest: _Guest, error: BaseException | None) -> None:
-        """The end of a connection that has no task of its own."""
-        if isinstance(error, Exception):
-            self._turn_away(guest, error)
-        self._leave(guest)
+        guest.connection = Connection(self._hub, guest.accepted.sock, attempt, guest, spawn, self._driver)
+        return guest.connection
 
     # --- the books ---
 
-    def _count(self, guest: _Guest) -> None:
+    def _count(self, guest: Guest) -> None:
         """Under the name of who asks, which is known now."""
         most = self._hub.engine.options.limits.flows_per_client
         host = guest.client[0]
@@ -248,20 +215,19 @@ class Reception:
         self._per_client[host] += 1
         guest.counted = host
 
-    def _note_leg(self, guest: _Guest, own: tuple[str, int], upstream: Address) -> None:
-        """Should it come back to us, it is known. With the client's own address it could be the client's."""
-        if not guest.spec.keep_client:
-            leg = pair_of(own, (upstream.host, upstream.port))
-            self._legs.add(leg)
-            guest.legs.append(leg)
+    def note_leg(self, leg: Pair) -> None:
+        """A connection of ours: should it come back to us, it is known."""
+        self._legs.add(leg)
 
-    def _leave(self, guest: _Guest) -> None:
+    def leave(self, guest: Guest) -> None:
+        """It is over: one connection less."""
         reset_now(guest.accepted.sock)
         self._legs.difference_update(guest.legs)
         self.connections -= 1
         self._tell_count(self.connections)
         self._guests.discard(guest)
-        self._left.unpark_all()
+        if self._left:
+            self._left.unpark_all()
         host = guest.counted
         if host is not None:
             self._per_client[host] -= 1
@@ -271,53 +237,24 @@ class Reception:
 
     # --- turning away ---
 
-    def _turn_away(self, guest: _Guest, error: Exception) -> None:
+    def turn_away(self, guest: Guest, error: Exception) -> None:
         """One connection's trouble is not the others': it is told, and its legs are reset."""
         if isinstance(error, _OneTooMany):
             self.refused += 1
         elif isinstance(error, Rejected):
-            self._note(guest, error)
+            self.note(guest, error)
             self._hub.engine.connection_refused(guest.endpoints, error.reason)
         else:
-            self._tell(guest, f"{type(error).__name__}: {error}")
+            self.tell(guest, f"{type(error).__name__}: {error}")
 
-    def _note(self, guest: _Guest, rejected: Rejected) -> None:
+    def note(self, guest: Guest, rejected: Rejected) -> None:
         """Count it. The first of its kind is told: who comes again and again must not fill the log."""
         self.rejected[rejected.reason] += 1
         kind = (guest.listener, rejected.reason)
         if kind not in self._told:
             self._told.add(kind)
-            self._tell(guest, f"refused a connection of {guest.client[0]}: {rejected} ({rejected.reason})")
+            self.tell(guest, f"refused a connection of {guest.client[0]}: {rejected} ({rejected.reason})")
 
-    def _tell(self, guest: _Guest, line: str) -> None:
+    def tell(self, guest: Guest, line: str) -> None:
+        """One line for people."""
         self._log(f"{guest.listener}: {line}")
-
-
-class _Guest(Arrival):
-    """An arrival, whose connections it counts among, and the legs it has towards the upstream."""
-
-    counted: str | None = None
-    connection: Connection | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.scope: trio.CancelScope | None = None
-        self.legs: list[Pair] = []
-
-    @property
-    def is_relayed(self) -> bool:
-        """Its flow is established."""
-        return self.connection is not None and self.connection.is_relayed
-
-    def abandon(self) -> None:
-        """End it at once, whatever it is doing."""
-        if self.scope is not None:
-            self.scope.cancel()
-        elif self.connection is not None:
-            self.connection.abandon()
-
-
-async def _greet(
-    version: int, source: tuple[str, int], destination: tuple[str, int], sock: socket.socket, timeout: float
-) -> None:
-    await send_proxy_header(sock, version, source, destination, timeout)

@@ -200,7 +200,10 @@ class SocketFlow(FlowCycle[Leg]):
             return leg.read_ended
         if self.flow.abort != ABORT_FLUSH or self.error is not None or leg.lost:
             return True
-        return is_dead(leg.sock) or not send_queue_length(leg.sock, fin_sent=leg.fin_sent)
+        if not send_queue_length(leg.sock, fin_sent=leg.fin_sent):
+            leg.reset_owing_nothing()
+            return True
+        return is_dead(leg.sock)
 
     async def _leave_slowly(self, legs: list[Leg]) -> None:
         limit = no_limit_if_off(self._reset_flush)

@@ -38,11 +38,13 @@ __all__ = [
     "is_readable",
     "is_reset",
     "let_legs_die_with_a_reset",
+    "new_leg",
     "original_destination",
     "prepare",
     "prepare_listener",
     "receive",
     "reset_after_flush",
+    "reset_flushed_now",
     "reset_now",
     "send_queue_length",
     "send_urgent",
@@ -87,6 +89,17 @@ def prepare(sock: socket.socket) -> None:
     """
     sock.setblocking(False)
     _leg_options(sock)
+
+
+def new_leg(family: int) -> socket.socket:
+    """A new TCP socket that is one of our legs, not connected yet."""
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        _leg_options(sock)
+    except OSError:
+        sock.close()
+        raise
+    return sock
 
 
 def prepare_listener(sock: socket.socket, *, v6_only: bool | None = None) -> None:
@@ -187,6 +200,14 @@ def reset_now(sock: socket.socket, *, fin_sent: bool = False) -> int:
     finally:
         sock.close()
     return lost
+
+
+def reset_flushed_now(sock: socket.socket) -> None:
+    """As `reset_now`, where it is known that nothing is given up."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
+    finally:
+        sock.close()
 
 
 async def wait_flushed(sock: socket.socket, timeout: float, *, fin_sent: bool = False) -> None:

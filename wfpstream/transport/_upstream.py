@@ -12,12 +12,13 @@ import math
 import os
 import socket
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from itertools import chain, zip_longest
 from typing import NamedTuple
 
 import trio
 
-from ._sockets import connect_error, prepare
+from ._sockets import connect_error, new_leg
 
 __all__ = [
     "Address",
@@ -79,9 +80,8 @@ def unmapped(host: str) -> str:
 
 def numeric(host: str, port: int) -> Address | None:
     """The address if `host` is one already; None for a name."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
+    address = _parsed(host)
+    if address is None:
         return None
     if address.version == 4:
         return Address(socket.AF_INET, host, port)
@@ -93,6 +93,14 @@ def numeric(host: str, port: int) -> Address | None:
     except OSError:
         return None
     return Address(socket.AF_INET6, host.partition("%")[0], port, scope)
+
+
+@lru_cache(maxsize=1024)  # the same few come with every connection
+def _parsed(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
 
 
 async def resolve(host: str, port: int) -> list[Address]:
@@ -150,8 +158,7 @@ async def connect(
 async def _connect_one(address: Address, on_own: OnOwn, before: Before) -> socket.socket:
     sock: socket.socket | None = None
     try:
-        sock = socket.socket(address.family, socket.SOCK_STREAM)
-        prepare(sock)
+        sock = new_leg(address.family)
         before(sock, address)
         await _finish_connect(sock, sock.connect_ex(address.sockaddr()), address, on_own)
     except BaseException as error:
