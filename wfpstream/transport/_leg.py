@@ -319,6 +319,7 @@ class Leg(SocketEnd):
         """It is closed soon, and `ready` knows."""
 
     def reset_owing_nothing(self) -> None:
+        """Close at once, with a reset that destroys nothing."""
         self.reactor.forget(self.fd, self)
         reset_flushed_now(self.sock)
 

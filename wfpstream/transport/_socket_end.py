@@ -19,7 +19,6 @@ from ._sockets import (
     drain_then_close,
     is_readable,
     is_reset,
-    reset_flushed_now,
     reset_now,
     send_urgent,
     wait_flushed,
@@ -150,11 +149,6 @@ class SocketEnd(Side):
         self.unwatch()
         await wait_flushed(self.sock, timeout, fin_sent=self.fin_sent)
         self.reset()
-
-    def reset_owing_nothing(self) -> None:
-        """Close at once, with a reset that destroys nothing."""
-        self.unwatch()
-        reset_flushed_now(self.sock)
 
     def reset(self) -> None:
         """Close at once, with a reset; what that destroys is counted. Nothing happens if it is closed already."""
