@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 # Phases of a flow's life.
 ESTABLISHING, LIVE, ENDING, ENDED = 0, 1, 2, 3
 
+# plain: nothing is owed, held or under way, and both directions may be read.
+QUIET = 3
+
 # may_read: a level, not an edge.
 YES, HELD_BACK, FULL, READ_ENDED = 0, 1, 2, 3
 
@@ -474,7 +477,7 @@ class Flow:
 
     def may_read(self, direction: int) -> int:
         """YES, HELD_BACK (deferred), FULL (back-pressure) or READ_ENDED: a level, not an edge."""
-        if self.plain == 3:
+        if self.plain == QUIET:
             return YES
         if self.phase != LIVE or self.input_ended[direction]:
             return READ_ENDED

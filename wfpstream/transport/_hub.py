@@ -68,10 +68,10 @@ class Hub:
         self.engine = engine
         self.tap: Tap | None = None
         self.watch = HangupWatch()
-        self.buffer = memoryview(bytearray(_receive_size(engine)))
         self.drivers: dict[int, Served] = {}
         self.reactor = Reactor(self._rouse)
         self.reactor.after_batch = self._turn_if_asked
+        self.reactor.buffer = memoryview(bytearray(_receive_size(engine)))
         self.deadlines = Deadlines()
         self.behind = engine.overruns.flows
         self.queue = trio.Lock()
@@ -122,7 +122,12 @@ class Hub:
         timeouts.both_read = timeouts.both_read or BOTH_READ_LIMIT
         size = _receive_size(self.engine)
         if size != len(self.buffer):
-            self.buffer = memoryview(bytearray(size))
+            self.reactor.buffer = memoryview(bytearray(size))
+
+    @property
+    def buffer(self) -> memoryview:
+        """What everybody receives into; who reads next uses it again."""
+        return self.reactor.buffer
 
     def poke(self) -> None:
         """The engine's hook: something is to be done outside of a driver's own call. Only schedules."""

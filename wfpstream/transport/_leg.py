@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING, Protocol
 
-from wfpstream.engine import DEFERRED, ENDED, FULL, YES
+from wfpstream.engine import DEFERRED, ENDED, FULL, QUIET, YES
 
 from ._reactor import ERROR, IN, OUT, READ_HANGUP, TROUBLE, URGENT
 from ._sides import DriverOfSides
@@ -18,7 +18,7 @@ from ._socket_end import SocketEnd
 from ._sockets import close_ended, is_dead, receive, reset_flushed_now
 
 if TYPE_CHECKING:
-    from wfpstream.engine import FilterEngine, Flow
+    from wfpstream.engine import FilterEngine
 
     from ._reactor import Reactor
 
@@ -129,12 +129,12 @@ class Leg(SocketEnd):
 
     def _pass_on(self) -> None:
         """Plain bytes through a plain flow: the short form of `_turn`, `_read` and the driver's cycle."""
-        flow, index, driver = self.flow, self.index, self.driver
-        if flow.may_read(index) != YES:
+        flow, index, reactor = self.flow, self.index, self.reactor
+        if flow.plain != QUIET and flow.may_read(index) != YES:
             self.input = True
             self._pause()
             return
-        buffer = driver.hub.buffer
+        buffer = reactor.buffer
         try:
             n = self._receive(buffer)
         except BlockingIOError:
@@ -146,32 +146,34 @@ class Leg(SocketEnd):
         if not n:
             self._end()
             return
-        reactor = self.reactor
-        driver.moved_at = reactor.now
+        self.driver.moved_at = reactor.now
         view = buffer[:n]
-        if not self._relay(flow, index, view) or not self._sent_whole(flow, view, n):
-            driver.serve()
-        self.input = n == len(buffer)
-        if n >= MUCH and flow.nobody_asks is not False and driver.is_handed_over():
-            return
-        if self.input:
-            self._read_at = reactor.number
-            if self.is_plain:
-                reactor.again(self)
-
-    def _sent_whole(self, flow: Flow, view: memoryview, n: int) -> bool:
-        """Send what is owed, which is exactly this. False: the flow has to be served."""
         other = self.other
-        if not other.is_plain:
-            return False
-        try:
-            sent = other._send_view(view)
-        except OSError:
-            return False  # the same again, where it is looked at closely
-        if sent == n:
-            return self._relayed(flow, self.index)
-        flow.sent(self.index, sent)
-        return False
+        if not self._relay(flow, index, view) or not other.is_plain:
+            self.driver.serve()
+        else:
+            try:
+                sent = other._send_view(view)
+            except OSError:
+                sent = 0  # the same again, where it is looked at closely
+            if sent == n:
+                if not self._relayed(flow, index):
+                    self.driver.serve()
+            else:
+                flow.sent(index, sent)
+                self.driver.serve()
+        if n >= MUCH or n == len(buffer):
+            self._go_on_with_much(n == len(buffer))
+
+    def _go_on_with_much(self, more: bool) -> None:
+        """A bulky flow may be the kernel's to move; else, if there is `more`, it has another turn."""
+        self.input = more
+        if self.flow.nobody_asks is not False and self.driver.is_handed_over():
+            return
+        if more:
+            self._read_at = self.reactor.number
+            if self.is_plain:
+                self.reactor.again(self)
 
     def _look_closely(self, events: int) -> None:
         if events & TROUBLE and not (self.read_ended and self.fin_sent):

@@ -74,6 +74,7 @@ class Reactor:
         is_busy: a batch is under way: whoever has something to do will be looked at when it ends.
         rouse: called when there is something to do and no batch is under way; must only schedule.
         after_batch: called at the end of each batch.
+        buffer: for whoever has a turn, and as long as that lasts.
     """
 
     def __init__(self, rouse: Callable[[], object] = _nothing_to_rouse) -> None:
@@ -81,6 +82,7 @@ class Reactor:
         self.is_busy = False
         self.rouse = rouse
         self.after_batch: Callable[[], object] = _nothing_to_rouse
+        self.buffer = memoryview(bytearray(0))
         self._epoll = select.epoll()
         self._handlers: dict[int, Handler] = {}
         self.number = 0
