@@ -484,9 +484,10 @@ class Workers:
 
 
 async def _wait_shielded(process: Process) -> int:
+    codes = []
     with trio.CancelScope(shield=True):
-        await process.wait()
-    return await process.wait()
+        codes.append(await process.wait())
+    return codes[0]
 
 
 def _how(slot: _Slot, code: int) -> str:
