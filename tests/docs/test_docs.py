@@ -26,6 +26,7 @@ from tests.cli.in_memory import running_in_memory
 from tests.pytest_plugin.inner import QUIET
 from tests.replay.kit import Capture, close
 from wfpstream.cli import _proxy as cli_proxy
+from wfpstream.cli import _workers as cli_workers
 from wfpstream.cli import main
 from wfpstream.cli._plan import RunPlan
 from wfpstream.config import build_engine, load_config, parse_config
@@ -153,6 +154,7 @@ def test_console(
             '[[proxy.listener]]\nupstream = "127.0.0.1:8080"\n', encoding="utf-8"
         )
     monkeypatch.setattr(cli_proxy, "run_proxy", started)
+    monkeypatch.setattr(cli_workers, "run_workers", started)
     with asked_proxy(folder, monkeypatch):
         for command, expected in commands_of(blocks):
             code = run_command(command)

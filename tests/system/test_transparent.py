@@ -415,10 +415,11 @@ def config_of(place: Place, mode: str) -> str:
     return str(path)
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize("mode", ["redirect", "tproxy"])
-def test_run_transparent_undoes_at_its_end(place: Place, mode: str) -> None:
+def test_run_transparent_undoes_at_its_end(place: Place, mode: str, workers: str) -> None:
     before = place.net.proxy.state()
-    with place.proxy("-c", config_of(place, mode), "--transparent") as running:
+    with place.proxy("-c", config_of(place, mode), "--transparent", "--workers", workers) as running:
         for server in (SERVER4, SERVER6):
             assert curl(place.net.client, url(server)).startswith("sunny")
         assert "left alone" in place.transparent("undo"), "it belongs to a proxy that is running"
@@ -441,11 +442,12 @@ def test_kill_9_of_the_proxy_and_undo(place: Place, mode: str) -> None:
         assert curl(place.net.client, url(server)) == f"rainy, says the server to {client}"
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize("mode", ["redirect", "tproxy"])
-def test_flows_end_in_peace_when_the_proxy_stops(place: Place, mode: str) -> None:
+def test_flows_end_in_peace_when_the_proxy_stops(place: Place, mode: str, workers: str) -> None:
     """New connections find their own way meanwhile; what is intercepted already goes on, and then nothing is left."""
     before = place.net.proxy.state()
-    options = ("-c", config_of(place, mode), "--transparent", "--grace", "600")
+    options = ("-c", config_of(place, mode), "--transparent", "--grace", "600", "--workers", workers)
     talk = [sys.executable, "-c", SLOW_CLIENT, SERVER4]
     with place.proxy(*options) as running:
         with place.net.client.started(*talk, stdin=subprocess.PIPE) as talking:

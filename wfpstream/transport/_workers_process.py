@@ -19,6 +19,7 @@ __all__ = ["WORKER_DEAF_TO", "WorkerProcess", "start_worker"]
 # A terminal, and systemd, send these to all processes of a service: what is to be done then the parent says.
 WORKER_DEAF_TO = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _CHUNK = 1 << 16
+_POLL_EVERY = 0.05
 
 
 class WorkerProcess:
@@ -46,12 +47,20 @@ class WorkerProcess:
         code = self._process.poll()
         if code is not None:
             return code
-        pidfd = os.pidfd_open(self.pid)
+        try:
+            pidfd = os.pidfd_open(self.pid)
+        except OSError:
+            return await self._poll()  # an old container run-time forbids what it does not know
         try:
             while (code := self._process.poll()) is None:
                 await trio.lowlevel.wait_readable(pidfd)
         finally:
             os.close(pidfd)
+        return code
+
+    async def _poll(self) -> int:
+        while (code := self._process.poll()) is None:
+            await trio.sleep(_POLL_EVERY)
         return code
 
     def close(self) -> None:
