@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 # OBJ-15: the systems a run can imitate, oldest first; "vista" is Vista SP1 / Server 2008.
 PROFILES: Final[tuple[str, ...]] = ("vista", "win7", "win8", "win10")
+_RANKS: Final = {profile: rank for rank, profile in enumerate(PROFILES)}
 
 # FWP_ACTION_FLAG_* (fwptypes.h; FWPM_ACTION0).
 ACTION_FLAG_TERMINATING: Final = 0x0000_1000
@@ -24,13 +25,11 @@ def profile_at_least(profile: str, minimum: str) -> bool:
 
     Raises ValueError when either is not one of `PROFILES`.
     """
-    return _profile_rank(profile) >= _profile_rank(minimum)
-
-
-def _profile_rank(profile: str) -> int:
-    if profile not in PROFILES:
-        raise ValueError(f"unknown OS profile {profile!r}, expected one of {', '.join(PROFILES)}")
-    return PROFILES.index(profile)
+    try:
+        return _RANKS[profile] >= _RANKS[minimum]
+    except KeyError as error:
+        known = ", ".join(PROFILES)
+        raise ValueError(f"unknown OS profile {error.args[0]!r}, expected one of {known}") from None
 
 
 class ActionType(IntEnum):

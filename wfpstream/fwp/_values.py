@@ -66,6 +66,11 @@ class FwpValue:
     value: Any = None
 
     def __post_init__(self) -> None:
+        bounds = _BOUNDS.get(self.type)
+        if bounds is not None and type(self.value) is int and type(self.type) is DataType:
+            low, high = bounds
+            if low <= self.value <= high:
+                return  # the usual case, and in its normal form already
         normalise = _NORMALISE.get(self.type)
         if normalise is None:
             _mismatch(f"no data type {self.type!r}")
@@ -184,17 +189,21 @@ def _single(what: str, value: object) -> float:
     return rounded
 
 
+_BOUNDS: Final[dict[DataType, tuple[int, int]]] = {
+    DataType.UINT8: (0, 2**8 - 1),
+    DataType.UINT16: (0, 2**16 - 1),
+    DataType.UINT32: (0, 2**32 - 1),
+    DataType.UINT64: (0, 2**64 - 1),
+    DataType.INT8: (-(2**7), 2**7 - 1),
+    DataType.INT16: (-(2**15), 2**15 - 1),
+    DataType.INT32: (-(2**31), 2**31 - 1),
+    DataType.INT64: (-(2**63), 2**63 - 1),
+}
+
 # Tables of their own, so that building a value costs one lookup.
 _NORMALISE: Final[dict[DataType, _Normalise]] = {
     DataType.EMPTY: _instance(type(None)),
-    DataType.UINT8: _bounded(0, 2**8 - 1),
-    DataType.UINT16: _bounded(0, 2**16 - 1),
-    DataType.UINT32: _bounded(0, 2**32 - 1),
-    DataType.UINT64: _bounded(0, 2**64 - 1),
-    DataType.INT8: _bounded(-(2**7), 2**7 - 1),
-    DataType.INT16: _bounded(-(2**15), 2**15 - 1),
-    DataType.INT32: _bounded(-(2**31), 2**31 - 1),
-    DataType.INT64: _bounded(-(2**63), 2**63 - 1),
+    **{kind: _bounded(low, high) for kind, (low, high) in _BOUNDS.items()},
     DataType.FLOAT: _single,
     DataType.DOUBLE: _real,
     DataType.BYTE_ARRAY16_TYPE: _sized(16),

@@ -11,11 +11,11 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from wfpstream.fwp import AddressType, DataType, FwpValue, profile_at_least, uint8, uint16, uint32
 
 from ._constants import (
+    LAYERS_BY_NAME,
     FieldsAleAuthConnect,
     FieldsAleAuthRecvAccept,
     FieldsAleConnectRedirect,
     FieldsAleFlowEstablished,
-    FieldsStream,
     LayerId,
 )
 from ._endpoints import Address, Endpoints
@@ -24,6 +24,8 @@ _EMPTY = FwpValue(DataType.EMPTY, None)
 _UNICAST = uint8(int(AddressType.UNICAST))
 _TCP = uint8(6)
 _COMPARTMENT = uint32(1)  # FLD-8
+_OUTBOUND, _INBOUND = uint32(0), uint32(1)
+_flags = lru_cache(maxsize=64)(uint32)  # there are few combinations of flags
 IS_LOOPBACK, IS_REAUTHORIZE, IS_CONNECTION_REDIRECTED = 0x1, 0x4, 0x00100000
 
 _LENGTHS = {
@@ -48,7 +50,8 @@ def parse(host: str) -> IPv4Address | IPv6Address:
 
 def is_v6(endpoints: Endpoints) -> bool:
     """LAY-10: the family of the client's connection decides."""
-    return isinstance(parse(endpoints.client[0]), IPv6Address)
+    host = endpoints.client[0]
+    return ":" in host and isinstance(parse(host), IPv6Address)  # without a colon it is IPv4, or a name
 
 
 def local_and_remote(endpoints: Endpoints) -> tuple[Address, Address]:
@@ -58,6 +61,7 @@ def local_and_remote(endpoints: Endpoints) -> tuple[Address, Address]:
     return endpoints.listener_address or endpoints.destination, endpoints.client
 
 
+@lru_cache(maxsize=1024)
 def address_value(host: str, v6: bool) -> FwpValue:
     """LAY-10: v4-mapped in a V6 flow, 0.0.0.0 for an IPv6 address in a V4 flow."""
     address = parse(host)
@@ -70,7 +74,7 @@ def address_value(host: str, v6: bool) -> FwpValue:
 
 def direction_value(endpoints: Endpoints) -> FwpValue:
     """FLD-6: of the connection, the same for both data directions: 0 outbound, 1 inbound."""
-    return uint32(0 if endpoints.local == "client" else 1)
+    return _OUTBOUND if endpoints.local == "client" else _INBOUND
 
 
 def loopback_flag(endpoints: Endpoints) -> int:
@@ -83,19 +87,18 @@ def stream_values(endpoints: Endpoints, profile: str) -> list[FwpValue]:
     """FLD-1..FLD-10, in the order of FWPS_FIELDS_STREAM_V4."""
     v6 = is_v6(endpoints)
     local, remote = local_and_remote(endpoints)
-    fields = FieldsStream
-    values = {
-        fields.IP_LOCAL_ADDRESS: address_value(local[0], v6),
-        fields.IP_LOCAL_ADDRESS_TYPE: _UNICAST,
-        fields.IP_REMOTE_ADDRESS: address_value(remote[0], v6),
-        fields.IP_LOCAL_PORT: uint16(local[1]),
-        fields.IP_REMOTE_PORT: uint16(remote[1]),
-        fields.DIRECTION: direction_value(endpoints),
-        fields.FLAGS: uint32(loopback_flag(endpoints)),
-    }
+    values = [
+        address_value(local[0], v6),
+        _UNICAST,
+        address_value(remote[0], v6),
+        uint16(local[1]),
+        uint16(remote[1]),
+        direction_value(endpoints),
+        _flags(loopback_flag(endpoints)),
+    ]
     if profile_at_least(profile, "win10"):
-        values[fields.COMPARTMENT_ID] = _COMPARTMENT
-    return [values[field] for field in sorted(values)]
+        values.append(_COMPARTMENT)
+    return values
 
 
 def flow_established_values(endpoints: Endpoints) -> list[FwpValue]:
@@ -149,11 +152,11 @@ def _ale_values(
     values[fields.IP_REMOTE_ADDRESS] = address_value(remote[0], v6)
     values[fields.IP_REMOTE_PORT] = uint16(remote[1])
     values[fields.IP_PROTOCOL] = _TCP
-    values[fields.FLAGS] = uint32(flags | (loopback_flag(endpoints) if loopback else 0))
+    values[fields.FLAGS] = _flags(flags | (loopback_flag(endpoints) if loopback else 0))
     values[fields.COMPARTMENT_ID] = _COMPARTMENT
     return values
 
 
 def layer_for(name: str, v6: bool) -> LayerId:
     """The V4 or V6 member of a layer family."""
-    return LayerId[f"{name.upper()}_{'V6' if v6 else 'V4'}"]
+    return LAYERS_BY_NAME[name][v6]

@@ -6,8 +6,7 @@ does to the connection: `_connections` and `_establish` act on it.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import _stream_state as rules
@@ -20,7 +19,7 @@ from ._watched_metadata import watching
 if TYPE_CHECKING:
     from ._callout import CalloutEntry, CalloutTable
     from ._core import Core
-    from ._filter import Filter2
+    from ._filter import Filter2, MatchFunction
     from ._flow import Flow
 
 _WRITE = int(RIGHT_ACTION_WRITE)
@@ -48,9 +47,9 @@ class Verdict:
         self.filter_id = 0
         self.callout_name: str | None = None
         for decision in decisions:
-            self._merge(decision)
+            self.merge(decision)
 
-    def _merge(self, decision: Decision) -> None:
+    def merge(self, decision: Decision) -> None:
         """Block overrides permit; a hard permit yields only to a callout's veto (FA)."""
         if decision.action == rules.CONTINUE:
             return
@@ -69,57 +68,101 @@ class Verdict:
 class Arbitration:
     """One classification of one layer, filter by filter; `run` can stop and go on later (LAY-18).
 
+    A subclass says what the layer shows: `make_values`, `make_meta`, `layer_data`.
+
     Attributes:
         pended: a callout pended the operation; `run` is called again after its completion.
         current: filter and callout of the classifyFn on the stack, else None.
         rights: the entry rights of the callout asked last (LAY-13).
         required_flags: callout flags without which a callout is not asked (CFN-5).
-        after_callout: called when classifyFn returned, before its answer counts.
-        after_fault: called instead when it raised.
     """
+
+    __slots__ = (
+        "_again",
+        "_asked_again",
+        "_candidates",
+        "_decided",
+        "_decisions",
+        "_next",
+        "_struck",
+        "_values",
+        "callouts",
+        "classify_context",
+        "core",
+        "current",
+        "flow",
+        "layer_id",
+        "listener",
+        "number",
+        "pended",
+        "required_flags",
+        "rights",
+        "verdict",
+    )
 
     def __init__(
         self,
         core: Core,
         callouts: CalloutTable,
         layer_id: int,
-        make_values: Callable[[], IncomingValues],
-        make_meta: Callable[[], IncomingMetadataValues],
-        layer_data: Callable[[], Any],
-        classify_context: Any,
+        classify_context: int | None,
         flow: Flow | None,
+        number: int,
         listener: str,
     ) -> None:
         self.core = core
         self.callouts = callouts
         self.layer_id = layer_id
-        self.make_values = make_values
-        self.make_meta = make_meta
-        self.layer_data = layer_data
         self.classify_context = classify_context
         self.flow = flow
+        self.number = number
         self.listener = listener
         self.verdict = Verdict()
         self.pended = False
         self.current: tuple[Filter2, CalloutEntry] | None = None
         self.rights = _WRITE
         self.required_flags = 0
-        self.after_callout: Callable[[Filter2, CalloutEntry, ClassifyOut], None] = lambda f, e, o: None
-        self.after_fault: Callable[[Filter2, CalloutEntry], None] = lambda f, e: None
-        self._filters = core.filters.filters_at(layer_id)
+        self._candidates = core.filters.candidates(layer_id, listener)
         self._next = 0
+        self._values: IncomingValues | None = None
         self._decided: Any = None  # sublayer that has decided already
         self._decisions: dict[int, Decision] = {}  # by filter id, in the order of asking
-        self._again: deque[Filter2] = deque()
-        self._asked_again: set[int] = set()
-        self._struck: set[int] = set()  # filters whose callout broke its contract under `strict`
-        self.number = flow.number if flow is not None else 0
+        self._again: list[Filter2] = []
+        self._asked_again: frozenset[int] = frozenset()
+        self._struck: frozenset[int] = frozenset()  # filters whose callout broke its contract under `strict`
+
+    # -- what the layer shows ------------------------------------------------------------------------------
+
+    def make_values(self) -> IncomingValues:
+        """The fixed values, asked for once until `renew`."""
+        raise NotImplementedError
+
+    def make_meta(self) -> IncomingMetadataValues:
+        """The metadata of one classify."""
+        raise NotImplementedError
+
+    def layer_data(self) -> Any:
+        """What classifyFn gets as layerData."""
+        return None
+
+    def after_callout(self, filter: Filter2, entry: CalloutEntry, out: ClassifyOut) -> None:
+        """Called when classifyFn returned, before its answer counts."""
+
+    def after_fault(self, filter: Filter2, entry: CalloutEntry) -> None:
+        """Called instead when it raised."""
+
+    # -- the walk ------------------------------------------------------------------------------------------
+
+    def renew(self) -> None:
+        """The operation goes on after it was pended: what the values say of it may have changed."""
+        self.pended = False
+        self._values = None
 
     def restart(self) -> None:
         """From the top, with the filters of now (reauthorisation, LAY-19, LAY-23)."""
         self.verdict = Verdict()
         self.pended = False
-        self._filters = self.core.filters.filters_at(self.layer_id)
+        self._candidates = self.core.filters.candidates(self.layer_id, self.listener)
         self._next = 0
         self._decided = None
         self._decisions.clear()
@@ -128,21 +171,24 @@ class Arbitration:
     def ask_again(self, filter: Filter2) -> None:
         """This filter's callout is classified once more, when all were asked (LAY-25)."""
         if filter.filter_id not in self._asked_again:
-            self._asked_again.add(filter.filter_id)
+            self._asked_again |= {filter.filter_id}
             self._again.append(filter)
 
     def run(self) -> bool:
         """Ask the filters in turn. True when the layer is decided, False when a callout pended."""
-        while self._next < len(self._filters):
-            filter = self._filters[self._next]
-            self._next += 1
-            if filter.sub_layer_key == self._decided:
+        candidates = self._candidates
+        while self._next < len(candidates):
+            filter, match, following = candidates[self._next]
+            if self._decided is not None and filter.sub_layer_key == self._decided:
+                self._next = following
                 continue
-            self._ask(filter)
+            self._next += 1
+            self._ask(filter, match)
             if self.pended:
                 return False
         while self._again:
-            self._ask(self._again.popleft())
+            filter = self._again.pop(0)
+            self._ask(filter, filter.matches)
             if self.pended:
                 return False
         return True
@@ -175,10 +221,10 @@ class Arbitration:
 
     def strike(self, filter_id: int) -> None:
         """`--verify strict`: this filter's callout broke its contract; `on_callout_error` stands for its answer."""
-        filter = next((each for each in self._filters if each.filter_id == filter_id), None)
+        filter = next((each for each, _, _ in self._candidates if each.filter_id == filter_id), None)
         if filter is None or filter_id in self._struck:
             return
-        self._struck.add(filter_id)
+        self._struck |= {filter_id}
         if self.current is None or self.current[0].filter_id != filter_id:
             self._decide_for(filter)  # else it is done when the callout has returned
 
@@ -187,11 +233,17 @@ class Arbitration:
         filter = decision.filter
         if decision.action != rules.CONTINUE:
             self._decided = filter.sub_layer_key
+        known = filter.filter_id in self._decisions
         self._decisions[filter.filter_id] = decision
-        self.verdict = Verdict(self._decisions.values())
+        if known:
+            self.verdict = Verdict(self._decisions.values())
+        else:
+            self.verdict.merge(decision)
 
     def _entry_rights(self, filter: Filter2) -> int:
         """LAY-13: the write right is there until a heavier filter decided hard."""
+        if filter.filter_id not in self._decisions:
+            return 0 if self.verdict.hard else _WRITE
         before = []
         for decision in self._decisions.values():
             if decision.filter is filter:
@@ -199,12 +251,17 @@ class Arbitration:
             before.append(decision)
         return 0 if Verdict(before).hard else _WRITE
 
-    def _ask(self, filter: Filter2) -> None:
-        values = self.make_values()
-        if not filter.matches(values.incoming_value, self.listener):
+    def _fixed_values(self) -> IncomingValues:
+        values = self._values
+        if values is None:
+            values = self._values = self.make_values()
+        return values
+
+    def _ask(self, filter: Filter2, match: MatchFunction | None) -> None:
+        if match is not None and not match(self._fixed_values().incoming_value, self.listener):
             return
         action = filter.action_type
-        if action in (rules.PLAIN_PERMIT, rules.PLAIN_BLOCK):
+        if action == rules.PLAIN_PERMIT or action == rules.PLAIN_BLOCK:  # noqa: PLR1714
             self._plain(filter, rules.PERMIT if action == rules.PLAIN_PERMIT else rules.BLOCK)
             return
         entry = self.callouts.registered_id(filter.callout_id)
@@ -219,7 +276,7 @@ class Arbitration:
         self.rights = self._entry_rights(filter)
         self.current = (filter, entry)
         try:
-            self._call(filter, entry, values, context)
+            self._call(filter, entry, context)
         finally:
             self.current = None
 
@@ -234,8 +291,9 @@ class Arbitration:
             return
         self._plain(filter, rules.PERMIT if filter.flags & _PERMIT_IF_UNREGISTERED else rules.BLOCK)
 
-    def _call(self, filter: Filter2, entry: CalloutEntry, values: IncomingValues, context: int) -> None:
+    def _call(self, filter: Filter2, entry: CalloutEntry, context: int) -> None:
         core = self.core
+        values = self._fixed_values()
         out = ClassifyOut()
         out.rights = self.rights
         frame = Frame("classify", self.flow, None, entry.callout_id)

@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import Any, Final, NamedTuple
 
 from wfpstream.fwp import DataType, FwpValue, MatchType, Range, V4AddrMask, V6AddrMask
-from wfpstream.fwps._filter import MatchFunction, match_always
+from wfpstream.fwps._filter import MatchFunction, SplitMatch, match_always
 
 __all__ = ["LISTENER_FIELD", "Condition", "compile_conditions"]
 
@@ -32,32 +32,37 @@ class Condition(NamedTuple):
 
 def compile_conditions(conditions: Sequence[Condition]) -> MatchFunction:
     """Predicate: all conditions are true, consecutive ones on the same field being ORed (MGMT-10)."""
-    groups = [
-        _field_match(field_index, [_test(one.match_type, one.value) for one in group])
-        for field_index, group in groupby(conditions, key=lambda one: one.field_index)
-    ]
-    if not groups:
-        return match_always
-    if len(groups) == 1:
-        return groups[0]
-    return _all_of(tuple(groups))
+    of_listener: list[tuple[_Test, ...]] = []
+    of_values: list[MatchFunction] = []
+    for field_index, group in groupby(conditions, key=lambda one: one.field_index):
+        tests = tuple(_test(one.match_type, one.value) for one in group)
+        if field_index == LISTENER_FIELD:
+            of_listener.append(tests)
+        else:
+            of_values.append(_field_match(field_index, tests))
+    values_match = _all_of(tuple(of_values)) if of_values else None
+    if of_listener:
+        return SplitMatch(_listener_match(tuple(of_listener)), values_match)
+    return values_match or match_always
 
 
 def _all_of(groups: tuple[MatchFunction, ...]) -> MatchFunction:
+    if len(groups) == 1:
+        return groups[0]
+
     def matches(fixed_values: Sequence[FwpValue], listener: str) -> bool:
         return all(group(fixed_values, listener) for group in groups)
 
     return matches
 
 
-def _field_match(field_index: int, tests: list[_Test]) -> MatchFunction:
+def _listener_match(groups: tuple[tuple[_Test, ...], ...]) -> Callable[[str], bool]:
+    """All groups of conditions on the listener's name."""
+    return lambda listener: all(any(test(listener) for test in tests) for tests in groups)
+
+
+def _field_match(field_index: int, tests: tuple[_Test, ...]) -> MatchFunction:
     """One field against its alternatives."""
-    if field_index == LISTENER_FIELD:
-
-        def listener_matches(fixed_values: Sequence[FwpValue], listener: str) -> bool:
-            return any(test(listener) for test in tests)
-
-        return listener_matches
 
     def field_matches(fixed_values: Sequence[FwpValue], listener: str) -> bool:
         value = fixed_values[field_index]

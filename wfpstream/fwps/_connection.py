@@ -6,11 +6,10 @@ AUTH_RECV_ACCEPT (FLD-11..13, LAY-15). It must not know sockets, nor how the lay
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
-from wfpstream.fwp import ConditionFlags, profile_at_least
+from wfpstream.fwp import ConditionFlags, FwpValue, profile_at_least
 
 from ._addresses import (
     auth_connect_values,
@@ -21,14 +20,18 @@ from ._addresses import (
 )
 from ._arbitration import Arbitration
 from ._constants import LayerId, MetadataField
-from ._records import IncomingMetadataValues, IncomingValues
-from ._redirect import Lineage
+from ._net_buffer import NetBufferList, list_over
+from ._records import ClassifyOut, IncomingMetadataValues, LaterValues
+from ._redirect import NO_LINEAGE
+from ._stream_data import IndicatedRecord
 
 if TYPE_CHECKING:
+    from ._callout import CalloutEntry, CalloutTable
+    from ._core import Core
     from ._endpoints import Address, Endpoints
-    from ._net_buffer import NetBufferList
+    from ._filter import Filter2
     from ._pending import Pending
-    from ._redirect import Redirection
+    from ._redirect import Lineage, Redirection
 
 CONNECT_REDIRECT, AUTH_CONNECT, AUTH_RECV_ACCEPT = (
     "ale_connect_redirect",
@@ -59,13 +62,12 @@ class AttemptOwner(Protocol):
     def failed(self, attempt: Attempt, reason: str) -> None: ...
     def forget(self, attempt: Attempt) -> None: ...
     def connected_from(self, attempt: Attempt, address: Address) -> None: ...
+    def after_callout(self, walk: Walk, filter: Filter2, entry: CalloutEntry, out: ClassifyOut) -> None: ...
+    def after_fault(self, walk: Walk, filter: Filter2, entry: CalloutEntry) -> None: ...
 
 
-class Walk(Arbitration):
-    """The arbitration of one layer for one attempt."""
-
-    attempt: Attempt
-    layer_name: str
+def _no_verdict_wanted() -> None:
+    """Nobody waits for the verdict of this attempt, or not yet."""
 
 
 class Attempt:
@@ -81,6 +83,30 @@ class Attempt:
         redirect_context: localRedirectContext of the redirect that took effect (LAY-26).
     """
 
+    __slots__ = (
+        "_owner",
+        "close_as",
+        "completion_handle",
+        "endpoint_handle",
+        "endpoints",
+        "flow_id",
+        "inherited",
+        "layers",
+        "lineage",
+        "on_verdict",
+        "over",
+        "pending",
+        "reauthorizing",
+        "records_handle",
+        "redirect_context",
+        "redirect_target_pid",
+        "redirection",
+        "request_list",
+        "upstream",
+        "verdict",
+        "walk",
+    )
+
     def __init__(self, owner: AttemptOwner, endpoints: Endpoints, flow_id: int, close_as: str) -> None:
         self._owner = owner
         self.endpoints = endpoints
@@ -88,17 +114,17 @@ class Attempt:
         self.verdict = "pended"
         self.upstream: Address = endpoints.destination
         self.close_as = close_as
-        self.on_verdict: Callable[[], None] = lambda: None
+        self.on_verdict: Callable[[], None] = _no_verdict_wanted
         self.redirect_context: object = None
         self.over = False
         # The engine's own.
-        self.layers: list[str] = []
+        self.layers: Sequence[str] = ()  # those that are not decided yet
         self.walk: Walk | None = None
         self.pending: Pending | None = None
         self.reauthorizing = False
         self.redirection: Redirection | None = None
         self.redirect_target_pid = 0
-        self.lineage = Lineage()
+        self.lineage: Lineage = NO_LINEAGE
         self.inherited = False
         self.endpoint_handle = 0
         self.completion_handle = 0
@@ -129,31 +155,99 @@ class Attempt:
         return self.upstream != self.endpoints.destination
 
 
+class Walk(Arbitration):
+    """The arbitration of one layer for one attempt."""
+
+    __slots__ = ("_owner", "attempt", "layer_name")
+
+    def __init__(
+        self,
+        owner: AttemptOwner,
+        core: Core,
+        callouts: CalloutTable,
+        attempt: Attempt,
+        layer_name: str,
+        classify_context: int,
+    ) -> None:
+        endpoints = attempt.endpoints
+        layer = layer_for(layer_name, is_v6(endpoints))
+        super().__init__(core, callouts, layer, classify_context, None, attempt.number, endpoints.listener)
+        self._owner = owner
+        self.attempt = attempt
+        self.layer_name = layer_name
+
+    def make_values(self) -> LaterValues:
+        """FLD-11, FLD-12, FLD-13, as they are now."""
+        attempt, name, profile = self.attempt, self.layer_name, self.core.options.profile
+        flags = _IS_REAUTHORIZE if attempt.reauthorizing else 0
+        if name == CONNECT_REDIRECT:
+            if attempt.inherited and profile_at_least(profile, "win8"):
+                flags |= _IS_PROXY
+        elif name == AUTH_CONNECT and attempt.redirected:
+            flags |= _IS_REDIRECTED
+        return LaterValues(
+            self.layer_id, _make_values, name, profile, attempt.endpoints, attempt.upstream, flags
+        )
+
+    def make_meta(self) -> IncomingMetadataValues:
+        """LAY-15."""
+        return metadata_for(self.attempt, self.layer_name)
+
+    def layer_data(self) -> Any:
+        """LAY-16."""
+        attempt, name = self.attempt, self.layer_name
+        if name == CONNECT_REDIRECT:
+            assert attempt.redirection is not None
+            return attempt.redirection.current
+        if name == AUTH_CONNECT:
+            return None
+        if attempt.request_list is None:
+            attempt.request_list = list_over(b"")
+            attempt.request_list._record = IndicatedRecord(None, ())
+        _record_of(attempt.request_list).valid = True
+        return attempt.request_list
+
+    def after_callout(self, filter: Filter2, entry: CalloutEntry, out: ClassifyOut) -> None:
+        """What it asked for in its call is judged."""
+        self._end_indication()
+        self._owner.after_callout(self, filter, entry, out)
+
+    def after_fault(self, filter: Filter2, entry: CalloutEntry) -> None:
+        """ACT-14: what it asked for before it raised is void."""
+        self._end_indication()
+        self._owner.after_fault(self, filter, entry)
+
+    def _end_indication(self) -> None:
+        """The list of LAY-16 is lent for the classify; who needs it longer takes a reference or a clone (REF-1)."""
+        if self.attempt.request_list is not None:
+            _record_of(self.attempt.request_list).valid = False
+
+
+def _record_of(nbl: NetBufferList) -> IndicatedRecord:
+    record = nbl._record
+    assert isinstance(record, IndicatedRecord)
+    return record
+
+
 def layer_of(attempt: Attempt, name: str) -> LayerId:
     """The layer's V4 or V6 member (LAY-10)."""
     return layer_for(name, is_v6(attempt.endpoints))
 
 
-def values_for(attempt: Attempt, name: str, profile: str) -> IncomingValues:
-    """FLD-11, FLD-12, FLD-13."""
-    endpoints = attempt.endpoints
-    flags = _IS_REAUTHORIZE if attempt.reauthorizing else 0
+def _make_values(
+    name: str, profile: str, endpoints: Endpoints, target: Address, flags: int
+) -> list[FwpValue]:
+    """The fixed values of a layer; `target` is where the connection goes after a redirect (LAY-27)."""
     if name == CONNECT_REDIRECT:
-        if attempt.inherited and profile_at_least(profile, "win8"):
-            flags |= _IS_PROXY
         values = connect_redirect_values(endpoints, flags)
     elif name == AUTH_RECV_ACCEPT:
         values = auth_recv_accept_values(endpoints, flags)
     else:
-        if attempt.redirected:
-            flags |= _IS_REDIRECTED
         # LAY-27: the new target is what is being authorised, so IS_LOOPBACK is the new target's too.
-        values = auth_connect_values(
-            replace(endpoints, destination=attempt.upstream), attempt.upstream, flags
-        )
+        values = auth_connect_values(endpoints._replace(destination=target), target, flags)
     if not profile_at_least(profile, "win10"):
         values = values[:-1]  # COMPARTMENT_ID is the last of each (OBJ-15)
-    return IncomingValues(layer_of(attempt, name), values)
+    return values
 
 
 def metadata_for(attempt: Attempt, name: str) -> IncomingMetadataValues:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from wfpstream.fwp import CalloutFlags, profile_at_least
 
@@ -22,16 +22,12 @@ from ._connection import (
     Attempt,
     Walk,
     layer_of,
-    metadata_for,
-    values_for,
 )
 from ._constants import LAYERS_BY_NAME
 from ._flow import LIVE
-from ._net_buffer import NetBufferList, list_over
 from ._pending import Pending, Pendings
 from ._records import ClassifyOut
 from ._redirect import MAX_REDIRECTS, Lineage, Lineages, Redirection
-from ._stream_data import IndicatedRecord
 
 if TYPE_CHECKING:
     from ._callout import CalloutEntry, CalloutTable
@@ -45,6 +41,7 @@ _AUTH_LAYERS = frozenset(
     int(layer) for name in (AUTH_CONNECT, AUTH_RECV_ACCEPT) for layer in LAYERS_BY_NAME[name]
 )
 _REDIRECT_LAYERS = LAYERS_BY_NAME[CONNECT_REDIRECT]
+_INBOUND, _OUTBOUND, _OUTBOUND_VISTA = (AUTH_RECV_ACCEPT,), (CONNECT_REDIRECT, AUTH_CONNECT), (AUTH_CONNECT,)
 
 
 class Connections:
@@ -80,13 +77,14 @@ class Connections:
         attempt.lineage = self._lineages.of(endpoints)
         attempt.inherited = bool(attempt.lineage.records)
         if endpoints.local != "client":
-            attempt.layers = [AUTH_RECV_ACCEPT]
+            attempt.layers = _INBOUND
         elif profile_at_least(core.options.profile, "win7"):
-            attempt.layers = [CONNECT_REDIRECT, AUTH_CONNECT]
+            attempt.layers = _OUTBOUND
         else:
-            attempt.layers = [AUTH_CONNECT]
+            attempt.layers = _OUTBOUND_VISTA
         self._go_on(attempt)
-        core.deliver_events()
+        if core.events:
+            core.deliver_events()
         return attempt
 
     def connected_from(self, attempt: Attempt, address: Address) -> None:
@@ -145,57 +143,32 @@ class Connections:
                 if not walk.run():
                     return
                 self._leave(attempt, walk)
-            attempt.layers.pop(0)
+            attempt.layers = attempt.layers[1:]
         if attempt.verdict == "pended":
             attempt.verdict = "permit"
 
     def _begin(self, attempt: Attempt, name: str) -> Walk | None:
         """The arbitration of a layer; None when no filter is there to ask."""
         layer = layer_of(attempt, name)
-        if not self.core.filters.filters_at(layer):
+        filters = self.core.filters
+        if not filters.filters_at(layer):
+            return None
+        if name != CONNECT_REDIRECT and not filters.candidates(layer, attempt.endpoints.listener):
             return None
         attempt.endpoint_handle = attempt.endpoint_handle or self.next_handle()
         if name == CONNECT_REDIRECT:
-            for filter in self.core.filters.filters_at(layer):
+            for filter in filters.filters_at(layer):
                 self._lint_version(filter)
             attempt.redirection = Redirection(self.core, attempt.endpoints, attempt.lineage)
             attempt.records_handle = self.next_handle()
             self.redirections[attempt.records_handle] = attempt.redirection
         else:
             attempt.completion_handle = self.next_handle()
-        attempt.walk = walk = Walk(
-            self.core,
-            self.callouts,
-            layer,
-            lambda: values_for(attempt, name, self.core.options.profile),
-            lambda: metadata_for(attempt, name),
-            lambda: self._layer_data(attempt, name),
-            self.next_handle(),
-            None,
-            attempt.endpoints.listener,
-        )
-        walk.attempt = attempt
-        walk.layer_name = name
-        walk.number = attempt.number
-        walk.after_callout = partial(self._after_callout, walk)
-        walk.after_fault = partial(self._after_fault, walk)
+        attempt.walk = walk = Walk(self, self.core, self.callouts, attempt, name, self.next_handle())
         return walk
 
-    def _layer_data(self, attempt: Attempt, name: str) -> Any:
-        """LAY-16."""
-        if name == CONNECT_REDIRECT:
-            assert attempt.redirection is not None
-            return attempt.redirection.current
-        if name == AUTH_CONNECT:
-            return None
-        if attempt.request_list is None:
-            attempt.request_list = list_over(b"")
-            attempt.request_list._record = IndicatedRecord(None, ())
-        _record_of(attempt.request_list).valid = True
-        return attempt.request_list
-
-    def _after_callout(self, walk: Walk, filter: Filter2, entry: CalloutEntry, out: ClassifyOut) -> None:
-        _end_indication(walk.attempt)
+    def after_callout(self, walk: Walk, filter: Filter2, entry: CalloutEntry, out: ClassifyOut) -> None:
+        """A callout of the layer has returned: what it pended, and what it left of its handle (LAY-25, V-64)."""
         pending = walk.attempt.pending
         if pending is None:
             self.handles.after_classify(walk, filter)
@@ -204,10 +177,9 @@ class Connections:
         if out.action_type != rules.PLAIN_BLOCK or not absorbs:
             walk.tell("V-64", f"{entry.name} pended and did not answer BLOCK with ABSORB", filter, entry)
 
-    def _after_fault(self, walk: Walk, filter: Filter2, entry: CalloutEntry) -> None:
+    def after_fault(self, walk: Walk, filter: Filter2, entry: CalloutEntry) -> None:
         """ACT-14: what it pended before it raised is void."""
         attempt = walk.attempt
-        _end_indication(attempt)
         pending = attempt.pending
         if pending is not None:
             attempt.pending = None
@@ -305,7 +277,7 @@ class Connections:
         attempt = walk.attempt
         if attempt.over:
             return
-        walk.pended = False
+        walk.renew()
         attempt.reauthorizing = reauthorizing
         step()
         self._go_on(attempt)
@@ -394,15 +366,3 @@ class Connections:
 
 def _ids(filters: FilterSet, layer: int) -> list[int]:
     return [filter.filter_id for filter in filters.filters_at(layer)]
-
-
-def _record_of(nbl: NetBufferList) -> IndicatedRecord:
-    record = nbl._record
-    assert isinstance(record, IndicatedRecord)
-    return record
-
-
-def _end_indication(attempt: Attempt) -> None:
-    """The list of LAY-16 is lent for the classify; who needs it longer takes a reference or a clone (REF-1)."""
-    if attempt.request_list is not None:
-        _record_of(attempt.request_list).valid = False

@@ -5,13 +5,12 @@ Owns the record only; `_addresses` makes fixed values of it (FLD-*).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 Address = tuple[str, int]
 
 
-@dataclass(frozen=True)
-class Endpoints:
+class Endpoints(NamedTuple):
     """The addresses of one accepted connection (FLD-10).
 
     Attributes:

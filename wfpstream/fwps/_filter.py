@@ -15,12 +15,14 @@ from wfpstream.fwp import FwpValue
 
 __all__ = [
     "EMPTY_FILTER_SET",
+    "Candidate",
     "Filter",
     "Filter0",
     "Filter1",
     "Filter2",
     "FilterSet",
     "MatchFunction",
+    "SplitMatch",
     "match_always",
 ]
 
@@ -33,6 +35,24 @@ _NO_KEY: Final = UUID(int=0)
 def match_always(fixed_values: Sequence[FwpValue], listener: str) -> bool:
     """A filter without conditions (MGMT-10): one shared function, so callers may compare with `is`."""
     return True
+
+
+class SplitMatch:
+    """A match function in two parts: what depends on the listener alone is the same for all its connections.
+
+    `of_values` is None where nothing else is asked for.
+    """
+
+    __slots__ = ("of_listener", "of_values")
+
+    def __init__(self, of_listener: Callable[[str], bool], of_values: MatchFunction | None) -> None:
+        self.of_listener = of_listener
+        self.of_values = of_values
+
+    def __call__(self, fixed_values: Sequence[FwpValue], listener: str) -> bool:
+        return self.of_listener(listener) and (
+            self.of_values is None or self.of_values(fixed_values, listener)
+        )
 
 
 class Filter0:
@@ -144,6 +164,13 @@ class Filter2(Filter1):
 Filter = Filter2
 
 
+Candidate = tuple[Filter2, MatchFunction | None, int]
+"""A filter that may match connections of one listener; what must still be asked of each of them, None for nothing;
+and the place of the first candidate of the next sublayer (ARB-6)."""
+
+_LISTENERS_KEPT = 1000  # more names than any configuration has: a driver that makes up names fills no memory
+
+
 class FilterSet:
     """The filters in force, never changed after construction.
 
@@ -152,11 +179,12 @@ class FilterSet:
     The filters of a layer must come in evaluation order (ARB-1, MGMT-8).
     """
 
-    __slots__ = ("_by_layer", "added_callouts", "generation")
+    __slots__ = ("_by_layer", "_candidates", "added_callouts", "generation")
 
     generation: int
     added_callouts: frozenset[tuple[int, int]]
     _by_layer: dict[int, tuple[Filter2, ...]]
+    _candidates: dict[tuple[int, str], tuple[Candidate, ...]]
 
     def __init__(
         self,
@@ -167,6 +195,7 @@ class FilterSet:
         put = super().__setattr__
         put("generation", generation)
         put("_by_layer", {int(layer): tuple(filters) for layer, filters in by_layer.items()})
+        put("_candidates", {})
         put("added_callouts", frozenset(added_callouts))
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -176,12 +205,43 @@ class FilterSet:
         """Filters of a layer in evaluation order: sublayer by sublayer, heaviest first (ARB-1)."""
         return self._by_layer.get(layer_id, ())
 
+    def candidates(self, layer_id: int, listener: str) -> tuple[Candidate, ...]:
+        """Those of `filters_at` that this listener does not rule out, in the same order; worked out once."""
+        key = (layer_id, listener)
+        known = self._candidates.get(key)
+        if known is None:
+            if len(self._candidates) >= _LISTENERS_KEPT:
+                self._candidates.clear()
+            known = self._candidates[key] = _candidates(self._by_layer.get(layer_id, ()), listener)
+        return known
+
     def __iter__(self) -> Iterator[Filter2]:
         for filters in self._by_layer.values():
             yield from filters
 
     def __len__(self) -> int:
         return sum(len(filters) for filters in self._by_layer.values())
+
+
+def _candidates(filters: Sequence[Filter2], listener: str) -> tuple[Candidate, ...]:
+    """The filters which this listener does not rule out, in the order given, and what is to be asked about them."""
+    open_questions: list[tuple[Filter2, MatchFunction | None]] = []
+    for filter in filters:
+        match = filter.matches
+        if match is match_always:
+            open_questions.append((filter, None))
+        elif not isinstance(match, SplitMatch):
+            open_questions.append((filter, match))
+        elif match.of_listener(listener):
+            open_questions.append((filter, match.of_values))
+    found: list[Candidate] = []
+    following = len(open_questions)
+    for place in range(len(open_questions) - 1, -1, -1):
+        filter, question = open_questions[place]
+        if found and found[-1][0].sub_layer_key != filter.sub_layer_key:
+            following = place + 1
+        found.append((filter, question, following))
+    return tuple(reversed(found))
 
 
 EMPTY_FILTER_SET: Final = FilterSet()

@@ -98,9 +98,13 @@ class Pipeline:
             injected = lane.permitted_i + lane.injected + lane.bypassed_i - waiting[1]
 
     def _matching(self, flow: Flow) -> list[Filter2]:
-        values = flow.stream_values.incoming_value
         listener = flow.endpoints.listener
-        return [f for f in self.core.filters.filters_at(flow.layer_id) if f.matches(values, listener)]
+        values = flow.stream_values
+        return [
+            filter
+            for filter, match, _ in self.core.filters.candidates(flow.layer_id, listener)
+            if match is None or match(values.incoming_value, listener)
+        ]
 
     def _stage(self, flow: Flow, filter: Filter2, later: bool) -> Stage:
         entry = self.callouts.find(filter.callout_key)

@@ -6,7 +6,7 @@ on the hot path: comparing one with an enum member works, an IntFlag operation w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from wfpstream.fwp import FwpValue
@@ -19,16 +19,43 @@ class IncomingValues:
 
     Attributes:
         layer_id: run-time layer identifier (`LayerId`).
-        value_count: number of fields the profile has (FLD-8).
-        incoming_value: one `FwpValue` per field.
     """
 
-    __slots__ = ("incoming_value", "layer_id", "value_count")
+    __slots__ = ("_values", "layer_id")
 
     def __init__(self, layer_id: int, incoming_value: Sequence[FwpValue]) -> None:
         self.layer_id = layer_id
-        self.incoming_value = tuple(incoming_value)
-        self.value_count = len(self.incoming_value)
+        self._values: tuple[FwpValue, ...] | None = tuple(incoming_value)
+
+    @property
+    def incoming_value(self) -> tuple[FwpValue, ...]:
+        """One `FwpValue` per field."""
+        values = self._values
+        return self._make_them() if values is None else values
+
+    @property
+    def value_count(self) -> int:
+        """Number of fields the profile has (FLD-8)."""
+        return len(self.incoming_value)
+
+    def _make_them(self) -> tuple[FwpValue, ...]:
+        raise NotImplementedError  # those that are not there from the beginning are `LaterValues`
+
+
+class LaterValues(IncomingValues):
+    """Fixed fields that are made when somebody looks at them: on most connections nobody does."""
+
+    __slots__ = ("_about", "_make")
+
+    def __init__(self, layer_id: int, make: Callable[..., Sequence[FwpValue]], *about: Any) -> None:
+        self.layer_id = layer_id
+        self._values = None
+        self._make = make
+        self._about = about
+
+    def _make_them(self) -> tuple[FwpValue, ...]:
+        self._values = values = tuple(self._make(*self._about))
+        return values
 
 
 class IncomingMetadataValues:

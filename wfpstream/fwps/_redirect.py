@@ -48,6 +48,9 @@ class Lineage(NamedTuple):
     hops: int = 0
 
 
+NO_LINEAGE = Lineage()  # of a connection that came from none of ours: of nearly every one
+
+
 class AppliedRequest(ConnectRequest):
     """A version that counts: the one asked for, or an applied copy. Read-only (LAY-16, LAY-24)."""
 
@@ -175,7 +178,7 @@ class Lineages:
                 leg = self._legs.get((client, _plain(ours))) if ours is not None else None
                 if leg is not None and leg[1]():
                     return leg[0]
-        return Lineage()
+        return NO_LINEAGE
 
 
 def _plain(address: Address) -> Address:
