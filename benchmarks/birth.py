@@ -26,7 +26,7 @@ CALLOUTS: dict[str, Callable[[], Sequence[Callout]]] = {
     "none": list,
     "1 inspector": lambda: [Inspector()],
     "4 inspectors": lambda: [Inspector() for _ in range(4)],
-    "monitor": lambda: [Monitor(summary=False)],
+    "monitor": lambda: [Monitor(summary=False, digest=False)],
 }
 
 

@@ -61,6 +61,8 @@ LaneT = TypeVar("LaneT", bound=Lane)
 Pair = tuple[LaneT | None, LaneT | None]
 Opened = Callable[[list[LaneT], IncomingValues, IncomingMetadataValues], None]
 
+_STREAM_V4, _STREAM_V6 = (int(layer) for layer in LAYERS_BY_NAME["stream"])
+_ESTABLISHED_V4 = int(LAYERS_BY_NAME["ale_flow_established"][0])
 _MID_STREAM = int(IncomingFlag.MID_STREAM_INSPECTION)
 
 
@@ -118,7 +120,7 @@ class Lanes(Generic[LaneT]):
         lane = pair[flags & RECEIVE]
         if lane is not None and lane.filter_id != filter_id:
             # A stage whose filter has retired leaves its place to the next one.
-            if self._callout.fwps.has_stage(lane.flow_id, lane.filter_id, lane.inbound):
+            if lane.filter_id and self._callout.fwps.has_stage(lane.flow_id, lane.filter_id, lane.inbound):
                 return None
             lane.filter_id = filter_id
         return lane
@@ -129,9 +131,7 @@ class Lanes(Generic[LaneT]):
         Raises NoLane when the run time takes no context for the flow.
         """
         if meta.flow_handle not in self._flows:
-            ale_v4, _ = LAYERS_BY_NAME["ale_flow_established"]
-            stream_v4, stream_v6 = LAYERS_BY_NAME["stream"]
-            layer_id = int(stream_v4 if fixed.layer_id == ale_v4 else stream_v6)
+            layer_id = _STREAM_V4 if fixed.layer_id == _ESTABLISHED_V4 else _STREAM_V6
             self._open(meta.flow_handle, layer_id, 0)[0] = self._pair(fixed, meta, layer_id)
 
     def refuse(self, flow_id: int) -> None:
@@ -154,6 +154,11 @@ class Lanes(Generic[LaneT]):
         """Forget the flow; its lanes, for what is still to be cancelled."""
         stages = self._flows.pop(flow_context, {})
         return [lane for pair in stages.values() for lane in pair if lane is not None]
+
+    @property
+    def is_empty(self) -> bool:
+        """No flow has lanes here."""
+        return not self._flows
 
     def __iter__(self) -> Iterator[LaneT]:
         """Every lane there is, oldest flow first."""

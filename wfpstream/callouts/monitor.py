@@ -67,20 +67,50 @@ class FlowStats:
     ended: bool
 
 
+class Parties:
+    """Who talks to whom on a flow; put into words when somebody wants to read it."""
+
+    __slots__ = ("_fixed", "_flow_id", "_local_is_client", "_text")
+
+    def __init__(self, flow_id: int, fixed: IncomingValues, local_is_client: bool) -> None:
+        self._flow_id = flow_id
+        self._fixed = fixed
+        self._local_is_client = local_is_client
+        self._text = ""
+
+    def __str__(self) -> str:
+        if not self._text:
+            self._text = self._make_text()
+        return self._text
+
+    def _make_text(self) -> str:
+        at_stream = self._fixed.layer_id in LAYERS_BY_NAME["stream"]
+        fields = _STREAM_FIELDS if at_stream else _ESTABLISHED_FIELDS
+        values = [self._fixed.incoming_value[field].value for field in fields]
+        local, remote = _endpoint(values[0], values[1]), _endpoint(values[2], values[3])
+        client, server = (local, remote) if self._local_is_client else (remote, local)
+        return f"flow {self._flow_id} {client} > {server}"
+
+
 class MonitorLane(Lane):
     """The counters of one direction."""
 
-    __slots__ = ("bytes", "digest", "end", "indications", "missed", "name", "shown")
+    __slots__ = ("bytes", "digest", "end", "indications", "missed", "parties", "shown")
 
     def __init__(self, flow_id: int, layer_id: int, inbound: bool, direction: str) -> None:
         super().__init__(flow_id, layer_id, inbound, direction)
-        self.name = ""
+        self.parties: Parties | None = None
         self.bytes = 0
         self.missed = 0
         self.indications = 0
         self.digest: hashlib._Hash | None = None
         self.end = ""
         self.shown = 0
+
+    @property
+    def name(self) -> str:
+        """What the log calls the flow."""
+        return "" if self.parties is None else str(self.parties)
 
     def stats(self) -> DirectionStats:
         """The counters now."""
@@ -128,7 +158,7 @@ class Monitor(Callout):
         self._limit = parse_size(limit)
         self._summary = summary
         self._digest = digest
-        self._ended: deque[FlowStats] = deque(maxlen=_KEPT)
+        self._ended: deque[list[MonitorLane]] = deque(maxlen=_KEPT)
 
     @property
     def stats(self) -> list[FlowStats]:
@@ -136,7 +166,10 @@ class Monitor(Callout):
         lanes: dict[int, list[MonitorLane]] = {}
         for lane in self.lanes:
             lanes.setdefault(lane.flow_id, []).append(lane)
-        return [*self._ended, *(_flow_stats(pair, ended=False) for pair in lanes.values())]
+        return [
+            *(_flow_stats(pair, ended=True) for pair in self._ended),
+            *(_flow_stats(pair, ended=False) for pair in lanes.values()),
+        ]
 
     def classify_ale_flow_established(
         self,
@@ -185,7 +218,7 @@ class Monitor(Callout):
         lanes = self.lanes.free(flow_context)
         if not lanes:
             return
-        self._ended.append(_flow_stats(lanes, ended=True))
+        self._ended.append(lanes)
         if self._summary:
             for lane in lanes:
                 stats = lane.stats()
@@ -195,7 +228,7 @@ class Monitor(Callout):
                     f"{lane.name} {lane.direction} end={stats.end or 'none'} bytes={stats.bytes}{missed}"
                     f" indications={stats.indications}{digest}"
                 )
-        if not any(True for _ in self.lanes):
+        if self.lanes.is_empty:
             self._target.close()  # nobody tells us of the last flow; the next one opens it again
 
     def _count(self, lane: MonitorLane, stream: StreamData, missed: int) -> None:
@@ -233,15 +266,11 @@ class Monitor(Callout):
             )
 
     def _opened(self, lanes: list[MonitorLane], fixed: IncomingValues, meta: IncomingMetadataValues) -> None:
-        at_stream = fixed.layer_id in LAYERS_BY_NAME["stream"]
-        fields = _STREAM_FIELDS if at_stream else _ESTABLISHED_FIELDS
-        values = [fixed.incoming_value[field].value for field in fields]
-        local, remote = _endpoint(values[0], values[1]), _endpoint(values[2], values[3])
         local_is_client = self.direction_of(meta.flow_handle, SEND) == "to_upstream"
-        client, server = (local, remote) if local_is_client else (remote, local)
+        parties = Parties(meta.flow_handle, fixed, local_is_client)
         for lane in lanes:
             lane.digest = hashlib.sha256() if self._digest else None
-            lane.name = f"flow {lane.flow_id} {client} > {server}"
+            lane.parties = parties
 
 
 _STREAM_FIELDS = (

@@ -18,6 +18,7 @@ from ._net_buffer import NetBufferList
 from ._records import ClassifyOut, IncomingMetadataValues, IncomingValues
 from ._services import RunTime
 
+_RECEIVE = int(StreamFlags.RECEIVE)
 _SEND_FIN = StreamFlags.SEND | StreamFlags.SEND_DISCONNECT
 
 
@@ -115,7 +116,7 @@ class Callout:
 
     def direction_of(self, flow_handle: int, stream_flags: int) -> str:
         """ "to_client" or "to_upstream" for a stream direction of a flow."""
-        inbound = bool(int(stream_flags) & int(StreamFlags.RECEIVE))
+        inbound = bool(stream_flags & _RECEIVE)
         return self.fwps.direction_name(flow_handle, inbound)
 
     def inject(self, flow_id: int, layer_id: int, stream_flags: int, data: bytes) -> NtStatus:

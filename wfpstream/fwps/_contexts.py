@@ -11,7 +11,7 @@ from wfpstream.fwp import NtStatus
 
 from ._constants import LAYERS_BY_NAME
 from ._core import Frame
-from ._flow import ENDED
+from ._flow import ENDED, ENDING
 from ._violations import CALLOUT_FAULTS
 
 if TYPE_CHECKING:
@@ -120,7 +120,8 @@ class Contexts:
         entry = self.callouts.find_id(callout_id)
         assert entry is not None
         entry.contexts -= 1
-        self._refresh(flow, callout_id)
+        if flow.phase < ENDING:  # else nothing is asked any more
+            self._refresh(flow, callout_id)
         if entry.flow_delete_fn is None:
             return
         core = self.core

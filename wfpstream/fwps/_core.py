@@ -7,7 +7,6 @@ loop calls. One engine belongs to one thread.
 
 from __future__ import annotations
 
-import heapq
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -17,6 +16,7 @@ from wfpstream.fwp import NtStatus
 from ._filter import EMPTY_FILTER_SET, FilterSet
 from ._options import EngineOptions
 from ._overruns import Overruns
+from ._timers import Timer, Timers
 from ._violation_rules import VIOLATION_RULES
 from ._violations import ALWAYS_REPORTED, where_defined, where_in_callout, where_raised
 
@@ -95,25 +95,6 @@ class Frame:
         self.pending: Any = None
 
 
-class Timer:
-    """A call due at an instant of the engine's clock; `cancel` may come any time."""
-
-    __slots__ = ("cancelled", "due", "fn", "rank")
-
-    def __init__(self, due: float, rank: int, fn: Callable[[], None]) -> None:
-        self.due = due
-        self.rank = rank
-        self.fn = fn
-        self.cancelled = False
-
-    def cancel(self) -> None:
-        """Never run it."""
-        self.cancelled = True
-
-    def __lt__(self, other: Timer) -> bool:
-        return (self.due, self.rank) < (other.due, other.rank)
-
-
 class Core:
     """Shared state of one engine."""
 
@@ -137,8 +118,7 @@ class Core:
         self.on_pending: Callable[[], None] = lambda: None
         self._said: dict[str, float] = {}
         self.turn_requested = False
-        self.timers: list[Timer] = []
-        self._rank = 0
+        self.timers = Timers()
         self.sinks: list[Any] = []
         self.data_wanted = "off"
         self.tracing = False  # some sink wants the events of single indications and injections
@@ -169,27 +149,20 @@ class Core:
 
     def at(self, due: float, fn: Callable[[], None]) -> Timer:
         """Run `fn` in the turn in which the clock has reached `due` (seconds)."""
-        self._rank += 1
-        timer = Timer(due, self._rank, fn)
-        heapq.heappush(self.timers, timer)
-        if self.timers[0] is timer:
+        timer, is_first = self.timers.add(due, fn)
+        if is_first:
             self.request_turn()  # the driver sleeps until a later instant
         return timer
 
     @property
     def next_deadline(self) -> float | None:
         """When the next timer is due, None without one."""
-        while self.timers and self.timers[0].cancelled:
-            heapq.heappop(self.timers)
-        return self.timers[0].due if self.timers else None
+        timer = self.timers.first()
+        return timer.due if timer is not None else None
 
     def run_timers(self) -> None:
         """Every timer that is due, in order of (due, creation)."""
-        now = self.clock()
-        due: list[Timer] = []
-        while self.timers and self.timers[0].due <= now:
-            due.append(heapq.heappop(self.timers))
-        for timer in due:
+        for timer in self.timers.take_due(self.clock()):
             if not timer.cancelled:
                 timer.fn()
 
@@ -198,7 +171,7 @@ class Core:
         deadline = self.next_deadline
         if deadline is None or deadline > self.clock():
             return False
-        heapq.heappop(self.timers).fn()
+        self.timers.take_first().fn()
         return True
 
     # -- work --------------------------------------------------------------------------------------
@@ -449,8 +422,7 @@ class Core:
         if not filter_id and current is not None:
             filter_id = current[0].filter_id
         if not filter_id and flow is not None and entry is not None:
-            stage = flow.stage_of(entry.callout_id)
-            filter_id = stage.filter.filter_id if stage is not None else 0
+            filter_id = flow.filter_of(entry.callout_id)
         return {
             "callout": entry.name if entry is not None else None,
             "callout_id": entry.callout_id if entry is not None else 0,

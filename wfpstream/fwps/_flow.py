@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ._endpoints import Address, Endpoints
     from ._filter import Filter2
     from ._records import IncomingMetadataValues, IncomingValues
+    from ._timers import Timer
 
 # Phases of a flow's life.
 ESTABLISHING, LIVE, ENDING, ENDED = 0, 1, 2, 3
@@ -123,6 +124,11 @@ class Lane(LaneStore):
         return sum(run.length for run in self.queue if run.seen and run.target <= index)
 
 
+LaneCounts = tuple[int, int, int, int, int, int, int, int, int, int, int, int]
+"""A line of the ledger: filter id; bytes in, permitted, blocked (original, injected), discarded (shown, not shown),
+injected, bypassed; held, in the queue, on their way to the next stage. Only `_bookkeeping` reads it."""
+
+
 class Stage:
     """One (filter, callout) pair of a flow.
 
@@ -168,7 +174,7 @@ class Stage:
         self.kind = PASS
         self.meta: IncomingMetadataValues | None = None
         self.passing = WHOLE_AND_SILENT.get(filter.action_type, {})
-        self.lanes = (Lane(self, 0), Lane(self, 1))
+        self.lanes: tuple[Lane, ...] = (Lane(self, 0), Lane(self, 1))  # none once the flow is put away
 
     @property
     def is_inspection(self) -> bool:
@@ -312,6 +318,8 @@ class Flow:
         "ordinal",
         "out",
         "over_taken",
+        "past",
+        "past_filters",
         "paused",
         "pended_total",
         "pended_waiting",
@@ -328,8 +336,10 @@ class Flow:
         "stored",
         "stream_values",
         "taken",
+        "time_limit",
         "upstream",
         "urgent_seen",
+        "waits_since",
         "workers",
     )
 
@@ -359,6 +369,11 @@ class Flow:
         self.input_ended = [False, False]
         self.fin_in = [False, False]
         self.fin_time = 0.0
+        self.time_limit: Timer | None = None  # of a flow that is half-closed, or read to its end (OBJ-14)
+        self.waits_since: float | None = None  # both legs are read to their end, and no limit is set yet
+        # All that is kept of the stages; under the verifier the filter of each callout as well.
+        self.past: tuple[list[LaneCounts], list[LaneCounts]] | None = None
+        self.past_filters: dict[int, int] | None = None
         self.paused = [False, False]
         self.injected = [0, 0]
         self.pended_waiting = [0, 0]
@@ -544,6 +559,13 @@ class Flow:
             if found is None or _rank_of_stage(stage) < _rank_of_stage(found):
                 found = stage
         return found
+
+    def filter_of(self, callout_id: int) -> int:
+        """The filter of `stage_of`, also when the flow is over and the verifier is on; 0 without one."""
+        if self.past_filters is not None:
+            return self.past_filters.get(callout_id, 0)
+        stage = self.stage_of(callout_id)
+        return stage.filter.filter_id if stage is not None else 0
 
     def is_waiting(self, lane: Lane) -> bool:
         """The lane waits for NEED_MORE_DATA or a continue (MGMT-13)."""

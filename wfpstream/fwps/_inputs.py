@@ -67,7 +67,7 @@ class Inputs:
         self.waterfall.deliver(flow, direction, run, 0)
         together = fin and (self.core.options.fin_lookahead or self.core.options.fin_with_data)
         if together:
-            self._end_input(flow, direction)
+            self.waterfall.deliver(flow, direction, self._end_of_input(flow, direction), 0)
         self._settle(flow)
         if fin and not together:
             self.received_fin(flow, direction)
@@ -82,19 +82,26 @@ class Inputs:
 
     def received_fin(self, flow: Flow, direction: int) -> None:
         flow.plain = 0
-        if not self._takes_input(flow, direction):
+        straight = not self.core.options.repeat_fin and self._straight.is_open(flow, direction)
+        if not straight and not self._takes_input(flow, direction):
             return
-        self._end_input(flow, direction)
+        fin = self._end_of_input(flow, direction)
+        if straight:
+            self._straight.take_fin(flow, direction, fin)
+            return
+        self.waterfall.deliver(flow, direction, fin, 0)
         self._settle(flow)
 
-    def _end_input(self, flow: Flow, direction: int) -> None:
+    def _end_of_input(self, flow: Flow, direction: int) -> Run:
+        """The FIN of a direction that nothing follows."""
         flow.input_ended[direction] = True
         flow.fin_in[direction] = True
         flow.fin_time = flow.fin_time or self.core.clock()
-        self._limit_both_read(flow)
+        if flow.fin_in[0] and flow.fin_in[1]:
+            flow.waits_since = self.core.clock()
         fin = Run(EMPTY_VIEW, None, 0, 0, flow.read[direction], fin=True)
         self._take_hole(flow, direction, fin)
-        self.waterfall.deliver(flow, direction, fin, 0)
+        return fin
 
     # -- what a capture does not hold ------------------------------------------------------------------
 
@@ -168,19 +175,30 @@ class Inputs:
         flow.plain = 0
         self.waterfall.gone(output.fin_run, 0)
         self._limit_half_open(flow)
-        self._settle(flow)
+        if not self._straight.is_quiet(flow):
+            self._settle(flow)
+            return
+        self.lifecycle.finish_if_done(flow)
+        if self.core.ending:
+            self.core.settle()
+        if self.core.touched:
+            self.core.after_outside_call(flow)
 
     def _limit_half_open(self, flow: Flow) -> None:
         """OBJ-14: a half-closed flow lives at most `timeouts.half_closed` from its first relayed FIN."""
         limit = self.core.options.timeouts.half_closed
         if limit and not flow.out[0].fin_done & flow.out[1].fin_done:
-            self.core.at(self.core.clock() + limit, lambda: self._time_out(flow))
+            flow.time_limit = self.core.at(self.core.clock() + limit, lambda: self._time_out(flow))
 
     def _limit_both_read(self, flow: Flow) -> None:
-        """OBJ-14: nothing can come any more, yet a FIN is pended: 120 s in the live drivers."""
+        """OBJ-14: nothing can come any more, yet a FIN is pended: 120 s in the live drivers.
+
+        Nearly every flow is over before its driver settles; only one that is not needs a timer.
+        """
+        since, flow.waits_since = flow.waits_since, None
         timeouts = self.core.options.timeouts
-        if timeouts.both_read and not timeouts.half_closed and flow.fin_in[0] and flow.fin_in[1]:
-            self.core.at(self.core.clock() + timeouts.both_read, lambda: self._time_out(flow))
+        if since is not None and flow.phase == LIVE and timeouts.both_read and not timeouts.half_closed:
+            flow.time_limit = self.core.at(since + timeouts.both_read, lambda: self._time_out(flow))
 
     def _time_out(self, flow: Flow) -> None:
         if flow.phase == LIVE and flow.doomed is None:
@@ -227,6 +245,8 @@ class Inputs:
         if 0 < flow.plain < UNSENT[0]:
             return
         flow.plain = 0
+        if flow.waits_since is not None:
+            self._limit_both_read(flow)
         if self._stores_nothing(flow):
             return
         for direction in (0, 1):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from wfpstream.fwp import NtStatus, profile_at_least
 
 from . import _stream_state as rules
+from ._bookkeeping import put_away
 from ._constants import MetadataField
 from ._core import PastFlow
 from ._flow import ABORT_FLUSH, ABORT_NOW, ENDED, ENDING, LIVE
@@ -181,7 +182,11 @@ class Lifecycle:
         if verify.hints:
             self._hint_at_lost_bytes(flow)
             self.waterfall.order_hints.forget(lane for lanes in flow.lanes for lane in lanes)
-        self.flow_ended(flow)
+        if flow.time_limit is not None:
+            flow.time_limit.cancel()
+            flow.time_limit = None
+        if flow.workers:
+            self.flow_ended(flow)
         self.contexts.delete_all(flow)
         flow.phase = ENDED
         self.core.flows.pop(flow.id, None)
@@ -221,16 +226,20 @@ class Lifecycle:
                 if lane.fin_pended and now - lane.fin_pended_at >= grace:
                     self.core.violation("V-52", "a pended FIN was never injected", lane)
 
-    def report_deleted(self, flow: Flow) -> None:
-        """The last event of a flow, with its ledger (LED-4); a ledger that does not close is our defect (LED-5)."""
-        if flow.reported:
-            return
-        flow.reported = True
+    def _report_faults(self, flow: Flow) -> None:
         for direction in (0, 1):
             for line in flow.ledger(direction).faults():
                 self.core.count("ledger_faults")
                 if self.core.sinks:
                     self.core.emit("ledger_fault", flow, dir=flow.direction_name(direction), text=line)
+
+    def report_deleted(self, flow: Flow) -> None:
+        """The last event of a flow, with its ledger (LED-4); a ledger that does not close is our defect (LED-5)."""
+        if flow.reported:
+            return
+        flow.reported = True
+        if not put_away(flow, self.core.options.verify.level != "off"):
+            self._report_faults(flow)
         if not self.core.sinks:
             return
         ledger: dict[str, Any] = {flow.direction_name(d): flow.ledger(d).summary() for d in (0, 1)}

@@ -13,8 +13,9 @@ from ._arbitration import Arbitration
 
 if TYPE_CHECKING:
     from ._callout import CalloutEntry
-    from ._core import Core, Timer
+    from ._core import Core
     from ._filter import Filter2
+    from ._timers import Timer
 
 
 class Pending:

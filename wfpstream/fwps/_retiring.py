@@ -16,9 +16,10 @@ from ._violations import CALLOUT_FAULTS
 
 if TYPE_CHECKING:
     from ._callout import CalloutTable, ComfortableCallout
-    from ._core import Core, Timer
+    from ._core import Core
     from ._filter import Filter2
     from ._flow import Flow, Lane, Stage
+    from ._timers import Timer
     from ._waterfall import Waterfall
 
 

@@ -26,7 +26,7 @@ from ._connection_services import ConnectionServices
 from ._connections import Connections
 from ._constants import LayerId
 from ._contexts import Contexts
-from ._core import Core, Frame, Timer
+from ._core import Core, Frame
 from ._establish import Establisher
 from ._flow import LIVE, Stage
 from ._injection import InjectCall, Injector
@@ -38,6 +38,7 @@ from ._ownership import ALLOCATED, CLONE, Ownership
 from ._pipeline import Pipeline
 from ._retiring import Retiring
 from ._stream_data import StreamData
+from ._timers import Timer
 from ._tracking import Tracking
 from ._violations import CALLOUT_FAULTS, where_defined
 from ._waterfall import Waterfall

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ._flow import LIVE
-from ._stream_state import CALL, DATA, DIRECTION_FLAG, FLUSH_FLAG, PERMIT
+from ._stream_state import CALL, DATA, DIRECTION_FLAG, DISCONNECT_FLAG, FIN, FLUSH_FLAG, NO_MORE_DATA, PERMIT
 
 if TYPE_CHECKING:
     from ._core import Core
@@ -37,15 +37,21 @@ class StraightWay:
 
     def is_open(self, flow: Flow, direction: int) -> bool:
         """Nothing is before the next item, and settling would have nothing else to do."""
-        core = self._core
         return not (
             flow.occupied[direction]
-            or flow.phase != LIVE
+            or flow.input_ended[direction]
+            or flow.out[direction].fin_run is not None
+            or len(flow.stages) >= self._core.options.callbacks_per_turn
+        ) and self.is_quiet(flow)
+
+    def is_quiet(self, flow: Flow) -> bool:
+        """Settling would find nothing to do, of this flow or any other."""
+        core = self._core
+        return not (
+            flow.phase != LIVE
             or flow.doomed is not None
             or flow.needs_stages
             or flow.draining
-            or flow.input_ended[direction]
-            or flow.out[direction].fin_run is not None
             or core.dirty
             or core.due
             or core.ending
@@ -53,7 +59,6 @@ class StraightWay:
             or core.frame is not None
             or flow.over_taken[0]
             or flow.over_taken[1]
-            or len(flow.stages) >= core.options.callbacks_per_turn
         )
 
     def take(self, flow: Flow, direction: int, run: Run) -> None:
@@ -76,6 +81,69 @@ class StraightWay:
                 core.deliver_events()
         if core.touched:
             core.after_outside_call(flow)
+
+    def take_fin(self, flow: Flow, direction: int, run: Run) -> None:
+        """A FIN by itself, where `is_open`. Does what `Inputs._settle` does with it."""
+        core = self._core
+        core.running = True
+        core.callbacks = 0
+        try:
+            if not self._end_stages(flow, direction, run):
+                self._lifecycle.flow_on(flow, direction)
+                core.work()
+        finally:
+            core.running = False
+            if core.events:
+                core.deliver_events()
+        if core.touched:
+            core.after_outside_call(flow)
+
+    def _end_stages(self, flow: Flow, direction: int, run: Run) -> bool:
+        """Tell the stages in turn of the FIN. False: there is more to do, the general way does it."""
+        core = self._core
+        occupied = flow.occupied
+        flags = DIRECTION_FLAG[direction] | DISCONNECT_FLAG[direction]
+        for index, lane in enumerate(flow.lanes[direction]):
+            stage = lane.stage
+            if stage.kind != CALL or run.target > index or lane.closed:
+                occupied[direction] = False
+                self._waterfall.deliver(flow, direction, run, index)
+                return not (occupied[direction] or core.dirty or core.due)
+            # As Lane.append and show.
+            occupied[direction] = True
+            lane.queue.append(run)
+            lane.fin_queued = True
+            lane.show(run)
+            # As Waterfall._indicate_fin.
+            answer = self._classifier.classify(
+                flow, lane, FIN, flags, [], 0, NO_MORE_DATA, run.answer, run.offset
+            )
+            # PERMIT or CONTINUE, and nothing else happened?
+            effect = 0
+            judged = lane.pended_buffers or lane.fin_pended or lane.oob_ever
+            if answer is not None and not (lane.outbox or flow.removing or judged) and flow.doomed is None:
+                out, packet = answer
+                if not (packet.stream_action or packet.count_bytes_enforced):
+                    effect = stage.passing.get(out.action_type, 0)
+            if not effect:
+                lane.fresh += 1
+                self._waterfall.conclude(flow, lane, FIN, 0, flags, NO_MORE_DATA, answer)
+                return False
+            # As Waterfall._move, _move_fin and Passage._release, then Passage.deliver at the next stage.
+            lane.queue.clear()
+            lane.fin_queued = False
+            lane.asked_again = 0
+            lane.held_since = 0.0
+            lane.closed = True
+            if lane.carry:
+                run.missed = lane.carry
+                lane.carry = 0
+            run.seen = False
+            run.answer = out.action_type
+            run.target = stage.next_sub_layer if effect == PERMIT else index + 1
+        occupied[direction] = False
+        flow.out[direction].fin_run = run
+        return not (core.dirty or core.due)
 
     def _pass_stages(self, flow: Flow, direction: int, run: Run) -> bool:
         """Ask the stages in turn. False: there is more to do, the general way does it."""

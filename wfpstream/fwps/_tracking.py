@@ -103,13 +103,11 @@ class Tracking:
         elif left == 0:
             if len(self._over) >= REMEMBERED:
                 self._over.pop(next(iter(self._over)))
-            stage = flow.stage_of(entry.callout_id)
-            filter_id = stage.filter.filter_id if stage is not None else 0
-            self._over[handle] = Past(flow.number, filter_id, entry)
+            self._over[handle] = Past(flow.number, flow.filter_of(entry.callout_id), entry)
 
     def flow_over(self, flow: Flow) -> None:
         """A while after the flow's end nobody can be about to free what it did not take (V-41, VRF-2)."""
-        if any(owner.flow is flow for owner in self._refused.values()):
+        if self._refused and any(owner.flow is flow for owner in self._refused.values()):
             core = self._core
             core.at(core.clock() + core.options.verify.grace, lambda: self.report_refused(flow))
 

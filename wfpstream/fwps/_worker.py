@@ -21,9 +21,10 @@ from ._ownership import CALLER, BufferRecord
 from ._violations import CALLOUT_FAULTS
 
 if TYPE_CHECKING:
-    from ._core import Core, Timer
+    from ._core import Core
     from ._flow import Flow
     from ._ownership import Ownership
+    from ._timers import Timer
 
 _EXPEDITED = int(StreamFlags.RECEIVE_EXPEDITED | StreamFlags.SEND_EXPEDITED)
 _DISCONNECT = int(StreamFlags.RECEIVE_DISCONNECT | StreamFlags.SEND_DISCONNECT)
