@@ -219,6 +219,7 @@ def count_short(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def close_short_ways(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(StraightWay, "is_open", lambda self, flow, direction: False)
+    monkeypatch.setattr(StraightWay, "is_quiet", lambda self, flow: False)
     monkeypatch.setattr(PlainWay, "ways_of", lambda self, flow: 0)
     monkeypatch.setattr(Inputs, "_stores_nothing", lambda self, flow: False)
 

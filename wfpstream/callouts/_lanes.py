@@ -179,7 +179,12 @@ class Lanes(Generic[LaneT]):
 
     def _pair(self, fixed: IncomingValues, meta: IncomingMetadataValues, layer_id: int) -> Pair[LaneT]:
         flow_id = meta.flow_handle
-        pair = (self._lane(flow_id, layer_id, inbound=False), self._lane(flow_id, layer_id, inbound=True))
+        inbound = self._callout.direction_of(flow_id, RECEIVE)
+        outbound = "to_client" if inbound == "to_upstream" else "to_upstream"
+        pair = (
+            self._lane(flow_id, layer_id, outbound, inbound=False),
+            self._lane(flow_id, layer_id, inbound, inbound=True),
+        )
         lanes = [lane for lane in pair if lane is not None]
         for lane in lanes:
             lane.from_start = not meta.flags & _MID_STREAM
@@ -187,8 +192,7 @@ class Lanes(Generic[LaneT]):
             self._opened(lanes, fixed, meta)
         return pair
 
-    def _lane(self, flow_id: int, layer_id: int, *, inbound: bool) -> LaneT | None:
-        direction = self._callout.direction_of(flow_id, RECEIVE if inbound else SEND)
+    def _lane(self, flow_id: int, layer_id: int, direction: str, *, inbound: bool) -> LaneT | None:
         if not works_on(self._direction, direction, inbound):
             return None
         return self._lane_class(flow_id, layer_id, inbound, direction)

@@ -25,7 +25,7 @@ from wfpstream.fwps import (
     StreamData,
 )
 
-from ._answers import ABORT, DISCONNECT, SEND, inspect
+from ._answers import ABORT, DISCONNECT, inspect
 from ._lanes import Direction, Lane, Lanes, NoLane
 from ._log import LogTarget, escaped, hex_rows
 from ._options import Size, parse_size
@@ -266,7 +266,7 @@ class Monitor(Callout):
             )
 
     def _opened(self, lanes: list[MonitorLane], fixed: IncomingValues, meta: IncomingMetadataValues) -> None:
-        local_is_client = self.direction_of(meta.flow_handle, SEND) == "to_upstream"
+        local_is_client = (lanes[0].direction == "to_client") == lanes[0].inbound
         parties = Parties(meta.flow_handle, fixed, local_is_client)
         for lane in lanes:
             lane.digest = hashlib.sha256() if self._digest else None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from wfpstream.fwp import CalloutFlags, profile_at_least
 
 from . import _stream_state as rules
+from ._addresses import is_v6
 from ._arbitration import Decision
 from ._classify_handle import ClassifyHandles
 from ._connection import (
@@ -82,10 +83,20 @@ class Connections:
             attempt.layers = _OUTBOUND
         else:
             attempt.layers = _OUTBOUND_VISTA
+        if self._nobody_asks(attempt):
+            attempt.layers = ()
+            attempt.verdict = "permit"
+            return attempt
         self._go_on(attempt)
         if core.events:
             core.deliver_events()
         return attempt
+
+    def _nobody_asks(self, attempt: Attempt) -> bool:
+        """No layer on the way of this connection has a filter."""
+        v6 = is_v6(attempt.endpoints)
+        filters_at = self.core.filters.filters_at
+        return not any(filters_at(LAYERS_BY_NAME[name][v6]) for name in attempt.layers)
 
     def connected_from(self, attempt: Attempt, address: Address) -> None:
         """LAY-29: remember which redirects the upstream leg carries."""

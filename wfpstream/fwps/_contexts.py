@@ -105,12 +105,13 @@ class Contexts:
 
     def delete_all(self, flow: Flow) -> None:
         """CTX-16, CTX-21: at flow end, in stage order, then the other layers'."""
-        for stage in flow.stages:
-            key = (flow.layer_id, stage.filter.callout_id)
-            if key in flow.contexts:
+        if flow.contexts:
+            for stage in flow.stages:
+                key = (flow.layer_id, stage.filter.callout_id)
+                if key in flow.contexts:
+                    self._delete(flow, key)
+            for key in sorted(flow.contexts):
                 self._delete(flow, key)
-        for key in sorted(flow.contexts):
-            self._delete(flow, key)
         self.tracking.flow_over(flow)
 
     def _delete(self, flow: Flow, key: tuple[int, int]) -> None:

@@ -8,10 +8,11 @@ It must not decide anything: `_stream_state` has the rules, `_waterfall` moves t
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ._constants import FilterRunFlags, IncomingFlag
-from ._lane_store import LaneStore
+from ._lane_store import NO_RUNS, LaneStore
 from ._ledger import DirectionLedger
 from ._output import Output
 from ._run import EXPEDITED, Run
@@ -64,7 +65,7 @@ class Lane(LaneStore):
 
     def append(self, run: Run) -> None:
         """Put a run at the tail; one that bypasses this stage only keeps its place (ARB-13)."""
-        self.queue.append(run)
+        self.queue_up(run)
         flow = self.stage.flow
         flow.occupied[self.direction] = True
         flow.plain = 0
@@ -81,6 +82,8 @@ class Lane(LaneStore):
 
     def hand_on(self, run: Run) -> None:
         """The run has left this stage; the stages below get it item by item (NMD-9, INJ-5)."""
+        if self.outbox is NO_RUNS:
+            self.outbox = deque()
         self.outbox.append(run)
         flow = self.stage.flow
         flow.occupied[self.direction] = True

@@ -377,7 +377,7 @@ class Injector:
                 self.ownership.hand_over(nbl._record, call.handle_id)
                 nbl._record.about = lane
         _take_over_missed(flow, lane)
-        lane.outstanding.extend(buffers)
+        lane.expect(buffers)
         call.handle.pending += len(buffers)
         flow.injected[call.direction] += call.data_length
         lane.injected += call.data_length

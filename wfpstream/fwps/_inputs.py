@@ -275,7 +275,9 @@ class Inputs:
     def _keep_stages(self, flow: Flow, direction: int) -> None:
         empty = True
         for lane in flow.lanes[direction]:
-            if not lane.is_empty:
+            if lane.is_empty:
+                lane.rest()
+            else:
                 empty = False
                 lane.keep()
         flow.occupied[direction] = not empty

@@ -7,11 +7,27 @@ must not know where the lane stands (`_flow` does), nor decide anything.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from itertools import islice
-from typing import Any
+from typing import Any, Final, NoReturn
 
 from ._run import InjectedBuffer, Run
 from ._stream_state import IDLE
+
+
+class _Shared(deque[Any]):
+    """An empty queue in the place of those that most lanes never need: a deque has room for 64 from the beginning."""
+
+    __slots__ = ()
+
+    def _refuse(self, *_: Any) -> NoReturn:
+        raise AssertionError("a lane must have a queue of its own before it is put into")
+
+    append = appendleft = extend = extendleft = insert = _refuse
+
+
+NO_RUNS: Final[deque[Run]] = _Shared()
+_NO_BUFFERS: Final[deque[InjectedBuffer]] = _Shared()
 
 
 class LaneStore:
@@ -67,10 +83,8 @@ class LaneStore:
     )
 
     def __init__(self) -> None:
-        self.queue: deque[Run] = deque()
-        self.outbox: deque[Run] = (
-            deque()
-        )  # left this stage, goes to the stages below item by item (NMD-9, INJ-5)
+        self.queue = NO_RUNS
+        self.outbox = NO_RUNS  # left this stage, goes to the stages below item by item (NMD-9, INJ-5)
         self.visible = 0  # bytes in the queue that this stage may see, urgent ones apart
         self.bytes = 0  # everything in the queue, bypassing bytes included
         self.fresh = 0  # runs put in since borrowed bytes were last copied
@@ -98,7 +112,7 @@ class LaneStore:
         self.newest_injected = 0  # serial of the newest clone that came back (V-53)
         self.pended_buffers = 0
         self.pended_bytes = 0
-        self.outstanding: deque[InjectedBuffer] = deque()
+        self.outstanding = _NO_BUFFERS
         self.in_o = self.in_i = 0
         self.permitted_o = self.permitted_i = 0
         self.blocked_o = self.blocked_i = 0
@@ -106,6 +120,25 @@ class LaneStore:
         self.unseen_discarded_o = self.unseen_discarded_i = 0
         self.bypassed_o = self.bypassed_i = 0
         self.injected = 0
+
+    def queue_up(self, run: Run) -> None:
+        """Put a run at the tail, without any bookkeeping."""
+        if self.queue is NO_RUNS:
+            self.queue = deque()
+        self.queue.append(run)
+
+    def expect(self, buffers: Iterable[InjectedBuffer]) -> None:
+        """Injections of this stage are under way; they complete in this order (CMP-6)."""
+        if self.outstanding is _NO_BUFFERS:
+            self.outstanding = deque()
+        self.outstanding.extend(buffers)
+
+    def rest(self) -> None:
+        """Nothing is queued or on its way: give the room for it back."""
+        if not self.queue and not self.outbox:
+            self.queue = self.outbox = NO_RUNS
+        if not self.outstanding:
+            self.outstanding = _NO_BUFFERS
 
     def mark_seen(self, run: Run) -> None:
         """The stage is shown this run for the first time: LED-1 `in`, and what was lost before it (ARB-11)."""

@@ -128,8 +128,10 @@ class Lifecycle:
             return
         if flow.out[0].length or flow.out[1].length:
             return
-        if any(lane.outstanding for lanes in flow.lanes for lane in lanes):
-            return
+        for lanes in flow.lanes:
+            for lane in lanes:
+                if lane.outstanding:
+                    return
         flow.end_reason = "fin"
         self.waterfall.discard_queues(flow)  # bytes behind an injected FIN that a stage still holds
         flow.end_status = NtStatus.STATUS_CONNECTION_DISCONNECTED

@@ -107,7 +107,7 @@ class Pipeline:
         ]
 
     def _stage(self, flow: Flow, filter: Filter2, later: bool) -> Stage:
-        entry = self.callouts.find(filter.callout_key)
+        entry = self.callouts.find_id(filter.callout_id)
         stage = Stage(flow, filter, entry, later)
         meta = self._metadata(stage)
         meta.flow_handle = flow.id
@@ -145,6 +145,8 @@ class Pipeline:
 
     def _lint_sub_layers(self, stages: list[Stage], added: set[int]) -> None:
         """V-47: two callout filters of one sublayer match the same flow; said once for each pair."""
+        if len(stages) < 2:
+            return
         for heavy, light in pairwise([stage for stage in stages if not stage.retired and not stage.draining]):
             if id(heavy) not in added and id(light) not in added:
                 continue

@@ -7,7 +7,6 @@ It must not know stages or flows.
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any
 
 from wfpstream.fwp import NtStatus
@@ -36,7 +35,6 @@ class InjectedBuffer:
         "lane",
         "length",
         "nbl",
-        "queue",
         "remaining",
         "status",
     )
@@ -53,7 +51,6 @@ class InjectedBuffer:
         self.completion_context = completion_context
         self.done = False
         self.status = NtStatus.STATUS_SUCCESS
-        self.queue: deque[InjectedBuffer] = lane.outstanding
 
 
 class Run:

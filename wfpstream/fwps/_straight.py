@@ -8,17 +8,18 @@ compares the two).
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 from ._flow import LIVE
+from ._run import EMPTY_VIEW, Run
 from ._stream_state import CALL, DATA, DIRECTION_FLAG, DISCONNECT_FLAG, FIN, FLUSH_FLAG, NO_MORE_DATA, PERMIT
 
 if TYPE_CHECKING:
     from ._core import Core
-    from ._flow import Flow
+    from ._flow import Flow, Lane
     from ._lifecycle import Lifecycle
     from ._records import ClassifyOut, StreamCalloutIoPacket
-    from ._run import Run
     from ._waterfall import Waterfall
 
 Answer = tuple["ClassifyOut", "StreamCalloutIoPacket"]
@@ -27,13 +28,15 @@ Answer = tuple["ClassifyOut", "StreamCalloutIoPacket"]
 class StraightWay:
     """One per engine."""
 
-    __slots__ = ("_classifier", "_core", "_lifecycle", "_waterfall")
+    __slots__ = ("_classifier", "_core", "_lifecycle", "_place", "_waterfall")
 
     def __init__(self, core: Core, waterfall: Waterfall, lifecycle: Lifecycle) -> None:
         self._core = core
         self._waterfall = waterfall
         self._classifier = waterfall.classifier
         self._lifecycle = lifecycle
+        # Stands in for a lane's queue while its callout is asked.
+        self._place: deque[Run] = deque((Run(EMPTY_VIEW, None, 0, 0, 0),))
 
     def is_open(self, flow: Flow, direction: int) -> bool:
         """Nothing is before the next item, and settling would have nothing else to do."""
@@ -100,7 +103,8 @@ class StraightWay:
 
     def _end_stages(self, flow: Flow, direction: int, run: Run) -> bool:
         """Tell the stages in turn of the FIN. False: there is more to do, the general way does it."""
-        core = self._core
+        core, place = self._core, self._place
+        place[0] = run
         occupied = flow.occupied
         flags = DIRECTION_FLAG[direction] | DISCONNECT_FLAG[direction]
         for index, lane in enumerate(flow.lanes[direction]):
@@ -111,26 +115,25 @@ class StraightWay:
                 return not (occupied[direction] or core.dirty or core.due)
             # As Lane.append and show.
             occupied[direction] = True
-            lane.queue.append(run)
+            own, lane.queue = lane.queue, place
             lane.fin_queued = True
             lane.show(run)
             # As Waterfall._indicate_fin.
-            answer = self._classifier.classify(
-                flow, lane, FIN, flags, [], 0, NO_MORE_DATA, run.answer, run.offset
-            )
-            # PERMIT or CONTINUE, and nothing else happened?
             effect = 0
-            judged = lane.pended_buffers or lane.fin_pended or lane.oob_ever
-            if answer is not None and not (lane.outbox or flow.removing or judged) and flow.doomed is None:
-                out, packet = answer
-                if not (packet.stream_action or packet.count_bytes_enforced):
-                    effect = stage.passing.get(out.action_type, 0)
+            try:
+                answer = self._classifier.classify(
+                    flow, lane, FIN, flags, [], 0, NO_MORE_DATA, run.answer, run.offset
+                )
+                effect = self._effect_on_all(flow, lane, answer, 0)
+            finally:
+                lane.queue = own
+                if not effect:
+                    lane.queue_up(run)
             if not effect:
                 lane.fresh += 1
                 self._waterfall.conclude(flow, lane, FIN, 0, flags, NO_MORE_DATA, answer)
                 return False
             # As Waterfall._move, _move_fin and Passage._release, then Passage.deliver at the next stage.
-            lane.queue.clear()
             lane.fin_queued = False
             lane.asked_again = 0
             lane.held_since = 0.0
@@ -139,7 +142,7 @@ class StraightWay:
                 run.missed = lane.carry
                 lane.carry = 0
             run.seen = False
-            run.answer = out.action_type
+            run.answer = answer[0].action_type  # type: ignore[index]
             run.target = stage.next_sub_layer if effect == PERMIT else index + 1
         occupied[direction] = False
         flow.out[direction].fin_run = run
@@ -147,7 +150,8 @@ class StraightWay:
 
     def _pass_stages(self, flow: Flow, direction: int, run: Run) -> bool:
         """Ask the stages in turn. False: there is more to do, the general way does it."""
-        core = self._core
+        core, place = self._core, self._place
+        place[0] = run
         occupied = flow.occupied
         length = run.length
         flags = run.flags | DIRECTION_FLAG[direction]
@@ -159,7 +163,7 @@ class StraightWay:
                 return not (occupied[direction] or core.dirty or core.due)
             # As Lane.append, mark_seen and show.
             occupied[direction] = True
-            lane.queue.append(run)
+            own, lane.queue = lane.queue, place
             lane.bytes = lane.visible = length
             flow.queued += length
             lane.in_o += length
@@ -169,25 +173,22 @@ class StraightWay:
                 lane.carry += run.missed
                 run.missed = 0
             # As Waterfall._indicate for an item that met an idle stage: never NO_MORE_DATA (NMD-9).
-            answer = self._classifier.classify(
-                flow, lane, DATA, flags, [(run.view, run.provenance)], length, 0, run.answer, run.offset
-            )
-            # PERMIT or CONTINUE of the whole item, and nothing else happened?
             effect = 0
-            # A decision of a lane with out-of-band work is judged, and may be a fault (V-17): not the short way.
-            judged = lane.pended_buffers or lane.fin_pended or lane.oob_ever
-            if answer is not None and not (lane.outbox or flow.removing or judged) and flow.doomed is None:
-                out, packet = answer
-                enforced = packet.count_bytes_enforced
-                if not packet.stream_action and (not enforced or enforced == length):
-                    effect = stage.passing.get(out.action_type, 0)
+            try:
+                answer = self._classifier.classify(
+                    flow, lane, DATA, flags, [(run.view, run.provenance)], length, 0, run.answer, run.offset
+                )
+                effect = self._effect_on_all(flow, lane, answer, length)
+            finally:
+                lane.queue = own
+                if not effect:
+                    lane.queue_up(run)
             if not effect:
                 lane.fresh += 1
                 self._waterfall.conclude(flow, lane, DATA, length, flags, 0, answer)
                 return False
             # As Waterfall._move and Passage._release, then Passage.deliver at the next stage.
             lane.last_blocked = False
-            lane.queue.clear()
             lane.bytes = lane.visible = 0
             flow.queued -= length
             lane.asked_again = 0
@@ -197,11 +198,23 @@ class StraightWay:
                 run.missed = lane.carry
                 lane.carry = 0
             run.seen = False
-            run.answer = out.action_type
+            run.answer = answer[0].action_type  # type: ignore[index]
             run.target = stage.next_sub_layer if effect == PERMIT else index + 1
         occupied[direction] = False
         self._emerge(flow, direction, run)
         return not (core.dirty or core.due)
+
+    def _effect_on_all(self, flow: Flow, lane: Lane, answer: Answer | None, length: int) -> int:
+        """PERMIT or CONTINUE when that is the answer for all the bytes, or the FIN, and nothing else happened; or 0."""
+        # A decision of a lane with out-of-band work is judged, and may be a fault (V-17): not the short way.
+        judged = lane.pended_buffers or lane.fin_pended or lane.oob_ever
+        if answer is None or lane.outbox or flow.removing or judged or flow.doomed is not None:
+            return 0
+        out, packet = answer
+        enforced = packet.count_bytes_enforced
+        if packet.stream_action or (enforced and enforced != length):
+            return 0
+        return lane.stage.passing.get(out.action_type, 0)
 
     def _emerge(self, flow: Flow, direction: int, run: Run) -> None:
         """As Passage._emerge; the driver looks at this flow now, so nobody need tell it to."""
