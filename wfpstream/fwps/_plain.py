@@ -251,8 +251,8 @@ class PlainWay:
 
     def _hold(self, flow: Flow, lane: Lane, own: deque[Run], run: Run, answer: int) -> None:
         """The item lies in front of a stage that was asked: what the general way would find there."""
-        own.append(run)
         lane.queue = own
+        lane.queue_up(run)
         lane.bytes = lane.visible = run.length
         lane.fresh += 1
         run.target = lane.stage.index
