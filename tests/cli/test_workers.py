@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import socket
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -229,6 +230,49 @@ def test_a_listener_comes_and_goes_in_all_workers(file: Path, path: Path, port: 
         assert run.stop() == 0
 
 
+def test_no_connection_is_lost_while_policies_and_listeners_change(file: Path, path: Path, port: int) -> None:
+    """Somebody connects all the time; what is answered is one policy's answer or the other's."""
+    more = f'[[proxy.listener]]\nname = "more"\nlisten = "127.0.0.1:0"\nupstream = "127.0.0.1:{port}"\n'
+    with running("-c", file, "--workers", "2") as run:
+        heard: Counter[bytes] = Counter()
+        failures: list[Exception] = []
+        is_over = threading.Event()
+
+        def connect_all_the_time() -> None:
+            while not is_over.is_set():
+                try:
+                    heard[run.ask(b"rain")] += 1
+                except OSError as error:
+                    failures.append(error)
+
+        thread = threading.Thread(target=connect_all_the_time)
+        thread.start()
+        try:
+            for _ in range(4):
+                write(file, port, more, rule("rain", "snow"))
+                ask(path, "reload")
+                write(file, port)
+                ask(path, "reload")
+        finally:
+            is_over.set()
+            thread.join()
+        assert run.stop() == 0
+    assert failures == []
+    assert heard.keys() <= {b"rain", b"snow"}
+    assert heard.total() > 0
+
+
+def test_a_file_that_is_watched(file: Path, path: Path, port: int) -> None:
+    with running("-c", file, "--workers", "2", "--watch") as run:
+        write(file, port, rule("rain", "snow"))
+        assert run.wait_line("reloaded") == "wfpstream: reloaded by workers 1, 2\n"
+        assert answers(run, b"rain") == {b"snow"}
+        write(file, port, rule("rain", "snow"), "nonsense = 1\n")
+        run.wait_line("not reloaded: what was in force stays in force")
+        assert answers(run, b"rain") == {b"snow"}
+        assert run.stop() == 0
+
+
 ONLY_ONE = """
 import os
 from pathlib import Path
@@ -440,8 +484,10 @@ def test_who_dies_again_and_again_is_started_again_and_again(file: Path, path: P
     (tmp_path / "dies.py").write_text(DIES)
     with running("-c", file, "--workers", "2", "--callout", f"{tmp_path}/dies.py:Dies") as run:
         for _ in range(3):
-            with pytest.raises(ConnectionResetError):
-                run.ask(b"die!")
+            with run.connect() as client:
+                client.sendall(b"die!")
+                with pytest.raises(ConnectionResetError):
+                    client.recv(1)
             run.wait_line("ended with exit code 3: 1 connection was reset; another one is started")
             run.wait_line("listens")
         assert run.stop() == 0
@@ -470,6 +516,34 @@ def test_workers_that_cannot_start_end_the_run(port: int, tmp_path: Path) -> Non
     assert line.startswith("wfpstream: error: worker ")
     assert line.endswith("not in a worker")
     assert "cannot start: " in line
+
+
+FAILS_LATER = """
+import sys
+from pathlib import Path
+from wfpstream.fwps import Callout
+
+class FailsLater(Callout):
+    def __init__(self):
+        if Path(__file__).with_name("broken").exists():
+            raise ValueError("broken meanwhile")
+
+    def classify_fn(self, fixed, meta, packet, context, filter, flow_context, out):
+        pass
+"""
+
+
+def test_when_no_worker_can_be_started_any_more_the_run_ends(file: Path, path: Path, tmp_path: Path) -> None:
+    (tmp_path / "later.py").write_text(FAILS_LATER)
+    options = ["--workers", "2", "--callout", f"{tmp_path}/later.py:FailsLater"]
+    with running("-c", file, *options) as run:
+        (tmp_path / "broken").touch()
+        for worker in workers_of(path).values():
+            os.kill(worker["pid"], signal.SIGKILL)
+        line = run.wait_line("no worker can be started")
+        assert run.wait() == 1
+    assert line.startswith("wfpstream: error: no worker can be started: worker ")
+    assert line.endswith("broken meanwhile\n")
 
 
 def test_a_port_in_use_also_by_another_parent(port: int) -> None:

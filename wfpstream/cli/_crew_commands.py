@@ -19,6 +19,8 @@ from wfpstream.transport import WorkerError
 
 Commands = Mapping[str, Callable[[dict[str, Any]], Any]]
 
+# Shorter than who asks us waits: so that it hears which worker is stuck.
+ASK_TIMEOUT = 10.0
 _ADDED_UP = ("refused", "flows", "stored")
 _ADDED_UP_BY_NAME = ("rejected", "counters", "violations")
 
@@ -132,7 +134,7 @@ class _Commands:
         Raises:
             ControlError: one of them could not answer.
         """
-        answers = await self._crew.workers.ask_all(command, arguments)
+        answers = await self._crew.workers.ask_all(command, arguments, ASK_TIMEOUT)
         found = {}
         for number, answer in answers.items():
             if not isinstance(answer, WorkerError):
@@ -144,7 +146,7 @@ class _Commands:
     async def _ask_about_flow(self, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
         worker, flow = self._flow_named(arguments.get("flow"))
         try:
-            answer = await self._crew.workers.ask(worker, command, {**arguments, "flow": flow})
+            answer = await self._crew.workers.ask(worker, command, {**arguments, "flow": flow}, ASK_TIMEOUT)
         except WorkerError as error:
             raise ControlError(_of_worker(worker, error), error.code) from error
         return {**answer, "worker": worker}

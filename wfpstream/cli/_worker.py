@@ -60,11 +60,11 @@ def main() -> None:
     """Be the worker that the arguments say."""
     number, parent, fd = (int(argument) for argument in sys.argv[1:4])
     become_worker(number, parent)
+    os.set_inheritable(fd, False)
     sys.exit(trio.run(_work, socket.socket(fileno=fd)))
 
 
 async def _work(sock: socket.socket) -> int:
-    os.set_inheritable(sock.fileno(), False)
     channel = WorkerChannel(sock)
     start = await channel.start()
     if start is None:
@@ -115,6 +115,10 @@ class Description:
         )
         self.addresses = [(host, port) for host, port in said["addresses"]]
         tally = Tally(of, said["tally"])
+        # What a callout starts is not to have a hand in them.
+        for descriptor in (said["tally"], said["events"]):
+            if descriptor is not None:
+                os.set_inheritable(descriptor, False)
         self.count = tally.counter(number)
         # A flow has a number that no other one of this worker had, nor of those that were in its place before.
         self.deployment.engine.number_flows_after(tally.accepted(number))

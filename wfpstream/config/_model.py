@@ -197,9 +197,16 @@ class Limits(_Table, frozen=True):
     ] = None
     need_more_data: Annotated[Size, _size("held for NEED_MORE_DATA, per stage")] = "8MiB"
     per_flow: Annotated[Size, _size("all that one flow stores")] = "64MiB"
-    total: Annotated[Size, _size("all that the process stores")] = "1GiB"
-    flows: Annotated[int, Meta(ge=0, description="flows at once; accepting pauses")] = 10000
-    flows_per_client: Annotated[int, Meta(ge=0, description="flows per client address; 0 = off")] = 0
+    total: Annotated[Size, _size("all that the process stores; with workers each has its share")] = "1GiB"
+    flows: Annotated[
+        int, Meta(ge=0, description="flows at once; accepting pauses; with workers each has its share")
+    ] = 10000
+    flows_per_client: Annotated[
+        int,
+        Meta(
+            ge=0, description="flows per client address; 0 = off; with workers each has its share, rounded up"
+        ),
+    ] = 0
 
 
 class Timeouts(_Table, frozen=True):
