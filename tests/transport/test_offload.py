@@ -108,7 +108,7 @@ async def offloaded_pair(run: Live) -> tuple[trio.SocketStream, trio.SocketStrea
 async def make_bulky(run: Live, client: trio.SocketStream, server: trio.SocketStream) -> None:
     before = offloads(run)
     while offloads(run) == before:
-        await relay_exactly(client, server, CHUNK)
+        await relay_exactly(client, server, CHUNK * 2)
     assert run.flow.is_offloaded
 
 
@@ -156,6 +156,21 @@ async def test_a_flow_of_small_messages_stays() -> None:
             await relay_exactly(client, server, b"x" * 64)
             await relay_exactly(server, client, b"y" * (MUCH // 8))
         assert offloads(run) == 0
+        await make_bulky(run, client, server)
+
+
+@bounded
+async def test_a_flow_that_turns_to_small_messages_is_taken_back() -> None:
+    """Each costs a system call more; when the flow is bulky again it is handed over again."""
+    async with live() as run:
+        client, server = await offloaded_pair(run)
+        sent = 0
+        while run.flow.is_offloaded:
+            await relay_exactly(client, server, b"x" * 64)
+            await relay_exactly(server, client, b"y" * 64)
+            sent += 2
+        assert _offload.TOO_OFTEN - 2 <= sent <= _offload.TOO_OFTEN + 2
+        assert offloads(run) == 1
         await make_bulky(run, client, server)
 
 
@@ -485,6 +500,32 @@ async def test_a_receiver_that_reads_nothing_stops_the_sender() -> None:
         assert digest == hashlib.sha256(data).digest()
         assert run.flow.is_offloaded
         assert hub_of(run).pipes.lent == 0
+
+
+@pytest.mark.parametrize(("few", "budget"), [(1000, 64 * 1024), (0, 16 * 1024)])
+@bounded
+async def test_a_turn_moves_no_more_than_its_budget(
+    few: int, budget: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much waits: others get their turn in between, and among many sooner."""
+    async with live() as run:
+        client, server = await offloaded_pair(run)
+        monkeypatch.setattr(_offload, "BUDGET", 64 * 1024)
+        monkeypatch.setattr(_offload, "BUDGET_AMONG_MANY", 16 * 1024)
+        monkeypatch.setattr(_offload, "FEW_SOCKETS", few)
+        reactor, flow = hub_of(run).reactor, run.flow
+        data = noise(6, 512 * 1024)
+        before = flow.read[0]
+        # Nobody else runs from here on, as nothing is awaited.
+        half = client.socket._sock.send(data)  # type: ignore[attr-defined]
+        assert half > budget
+        seen = []
+        while sum(seen) < half:
+            assert reactor.batch()
+            seen.append(flow.read[0] - before - sum(seen))
+        assert max(seen) <= budget
+        await client.send_all(data[half:])
+        assert await read_exactly(server, len(data)) == data
 
 
 @pytest.mark.parametrize("why", ["all are lent", "no descriptor is left"])

@@ -34,6 +34,9 @@ __all__ = ["TRY_AGAIN", "Offload", "may_begin"]
 BUDGET = 1 << 20
 BUDGET_AMONG_MANY = BUDGET // 4
 FEW_SOCKETS = 24
+# A flow that has moved less than this so many times in a row costs less when it is copied.
+LITTLE = 16 * 1024
+TOO_OFTEN = 64
 # A flow that found no pipe copies for so long, seconds, before it asks again.
 TRY_AGAIN = 1.0
 _TO_READ = IN | READ_HANGUP
@@ -76,13 +79,14 @@ class Offload:
         is_active: the flow is handed over and not taken back.
     """
 
-    __slots__ = ("_driver", "_ways", "flow", "hub", "is_active")
+    __slots__ = ("_driver", "_little", "_ways", "flow", "hub", "is_active")
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
         self.flow = driver.flow
         self.hub = driver.hub
         self.is_active = True
+        self._little = 0
         first, second = driver.sides
         self._ways = (_Way(self, first, second), _Way(self, second, first))
 
@@ -122,9 +126,16 @@ class Offload:
     def moved(self, way: _Way) -> None:
         """Bytes went by: after every pump, so whoever asks for counts gets them to the byte."""
         count = way.conduit.take_count()
-        if count:
-            self.flow.passed(way.leg.index, count)
-            self._driver.moved_at = self.hub.reactor.now
+        if not count:
+            return
+        self.flow.passed(way.leg.index, count)
+        self._driver.moved_at = self.hub.reactor.now
+        self._little = self._little + 1 if count < LITTLE else 0
+
+    def look_whether_it_pays(self) -> None:
+        """It has become a flow of small messages: copied until it is bulky again."""
+        if self._little >= TOO_OFTEN:
+            self.take_back()
 
     def meet(self, way: _Way, outcome: int) -> None:
         """A pump came to something that is not for conduits."""
@@ -242,5 +253,7 @@ class _Way:
         self._offload.moved(self)
         if outcome == MORE:
             reactor.again(self)
-        elif outcome not in (READ_BLOCKED, WRITE_BLOCKED):
+        elif outcome == READ_BLOCKED:
+            self._offload.look_whether_it_pays()
+        elif outcome != WRITE_BLOCKED:
             self._offload.meet(self, outcome)
