@@ -519,7 +519,7 @@ async def test_a_turn_moves_no_more_than_its_budget(
         # Nobody else runs from here on, as nothing is awaited.
         half = client.socket._sock.send(data)  # type: ignore[attr-defined]
         assert half > budget
-        seen = []
+        seen: list[int] = []
         while sum(seen) < half:
             assert reactor.batch()
             seen.append(flow.read[0] - before - sum(seen))
