@@ -10,7 +10,7 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks import birth, engine, reload, replay, verify
+from benchmarks import birth, engine, reload, replay, slow, verify
 from benchmarks.peers import long_main, peers_main
 
 MEASUREMENTS = {
@@ -18,6 +18,7 @@ MEASUREMENTS = {
     "engine": engine.measure,
     "reload": reload.measure,
     "replay": replay.measure,
+    "slow": slow.measure,
     "verify": verify.measure,
 }
 WITH_OPTIONS = {"peers": peers_main, "long": long_main}

@@ -369,7 +369,7 @@ async def test_a_connection_that_died_in_the_backlog_is_nobodys_trouble() -> Non
 
 @bounded
 async def test_beyond_the_limit_of_flows_accepting_pauses() -> None:
-    async with live(Probe(), options=EngineOptions(limits=Limits(flows=1))) as run:
+    async with live(Probe(), options=EngineOptions(limits=Limits(flows=1)), quiet=False) as run:
         client, server = await run.pair()
         second = await run.client()
         await second.send_all(b"patience")
@@ -379,14 +379,21 @@ async def test_beyond_the_limit_of_flows_accepting_pauses() -> None:
         await server.aclose()
         next_server = await run.accept()
         assert await read_exactly(next_server, 8) == b"patience"
+        full = "as many connections as limits.flows allows (1); who comes now waits"
+        assert run.lines == [f"listener web: {full}"]
 
 
 @bounded
 async def test_one_client_may_have_only_so_many() -> None:
-    async with live(Probe(), options=EngineOptions(limits=Limits(flows_per_client=1))) as run:
+    options = EngineOptions(limits=Limits(flows_per_client=1))
+    async with live(Probe(), options=options, quiet=False) as run:
         client, server = await run.pair()
-        assert await read_all(await run.client()) == (b"", "reset")
-        assert run.proxy.refused == 1
+        for refused in (1, 2):
+            assert await read_all(await run.client()) == (b"", "reset")
+            assert run.proxy.refused == refused
+        (line,) = run.lines  # once: the count tells the rest
+        assert line.startswith("listener web: refused a connection of 127.0.0.1: ")
+        assert line.endswith("(flows_per_client)")
         await client.aclose()
         await server.aclose()
         await run.deleted()
@@ -414,7 +421,7 @@ async def test_other_limits_count_for_new_flows() -> None:
 @bounded
 async def test_a_raised_limit_of_flows_lets_in_who_waits() -> None:
     """A reload looks after it: with or without other listeners."""
-    async with live(Probe(), options=EngineOptions(limits=Limits(flows=1))) as run:
+    async with live(Probe(), options=EngineOptions(limits=Limits(flows=1)), quiet=False) as run:
         await run.pair()
         second = await run.client()
         await second.send_all(b"patience")
@@ -462,7 +469,7 @@ async def test_stop_lets_a_flow_end_by_itself() -> None:
 @bounded
 async def test_who_waits_in_the_backlog_at_a_stop_is_still_served() -> None:
     """The kernel has let it in: to close the listener over it would be a reset."""
-    async with live(Probe(), options=EngineOptions(limits=Limits(flows=1))) as run:
+    async with live(Probe(), options=EngineOptions(limits=Limits(flows=1)), quiet=False) as run:
         client, server = await run.pair()
         second = await run.client()
         await second.send_all(b"patience")

@@ -6,6 +6,7 @@ said again, so accepting is tried again by itself. It must not know what becomes
 
 from __future__ import annotations
 
+import math
 import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
@@ -17,6 +18,7 @@ from ._sockets import reset_now
 if TYPE_CHECKING:
     from ._deadlines import Deadline
     from ._hub import Hub
+    from ._room import Room
 
 __all__ = ["Admission", "Door"]
 
@@ -25,6 +27,8 @@ Receive = Callable[[Listener, Accepted], object]
 
 # How long accepting rests without descriptors, unless a connection ends before.
 EXHAUSTED_PAUSE = 0.1
+# How often it is told that there is no room, seconds.
+TELL_AGAIN = 60.0
 # Fairness: a full backlog does not keep the connections that are there from working.
 ACCEPTS_IN_A_ROW = 16
 
@@ -33,20 +37,19 @@ class Door:
     """Where connections come in, at all listeners of a proxy.
 
     Args:
-        has_room: whether another connection may come in (`limits.flows`); the rest waits in the backlog: a client
-            sees a slow connect, not a refused one.
+        room: whether another connection may come in; the rest waits in the backlog: a client sees a slow connect,
+            not a refused one.
         receive: gets each connection.
         log: gets one line for people.
     """
 
-    def __init__(
-        self, hub: Hub, has_room: Callable[[], bool], receive: Receive, log: Callable[[str], object]
-    ) -> None:
+    def __init__(self, hub: Hub, room: Room, receive: Receive, log: Callable[[str], object]) -> None:
         self._hub = hub
-        self._has_room = has_room
+        self._room = room
         self._receive = receive
         self._log = log
         self._admission: Admission = "serve"
+        self._told_full = -math.inf
         self._waiting: set[_Watch] = set()
 
     def open(self, listener: Listener) -> None:
@@ -76,7 +79,8 @@ class Door:
         """Accept what waits; whether more may wait."""
         listener = watch.listener
         for _ in range(ACCEPTS_IN_A_ROW):
-            if not self._has_room():
+            if not self._room.is_there:
+                self._tell_full(listener)
                 self._waiting.add(watch)
                 return False
             try:
@@ -96,6 +100,13 @@ class Door:
             else:
                 self._receive(listener, accepted)
         return True
+
+    def _tell_full(self, listener: Listener) -> None:
+        """It comes and goes with every connection, so it is told now and then."""
+        now = self._hub.deadlines.now()
+        if now - self._told_full >= TELL_AGAIN:
+            self._told_full = now
+            self._log(f"{listener}: {self._room.why_not}; who comes now waits")
 
     def left(self, watch: _Watch) -> None:
         """Its listener accepts no more."""

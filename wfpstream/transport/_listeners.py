@@ -32,7 +32,9 @@ __all__ = [
     "open_listeners",
 ]
 
-BACKLOG = 1024
+# As many as Linux lets wait by default (net.core.somaxconn): who comes when it is full is not refused, but tries again
+# after ever longer times of its kernel's.
+BACKLOG = 4096
 # What accept says when the process or the machine has nothing left; the connection stays in the backlog.
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _CLOSED = frozenset({errno.EBADF, errno.EINVAL, errno.ENOTSOCK})

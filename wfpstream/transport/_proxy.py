@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import socket
-import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -21,6 +20,7 @@ from ._hub import Hub
 from ._listeners import Accepted, Listener, ListenerSpec, open_listeners
 from ._rearrangement import Rearrangement, arrange, open_beside, open_shared
 from ._reception import Reception
+from ._room import Room
 from ._sockets import original_destination, reset_now
 from ._transparent import Departures
 from ._watchdog import Watchdog
@@ -77,7 +77,8 @@ class Proxy:
         )
         self.rejected = self._reception.rejected
         self._connections: trio.Nursery
-        self._door = Door(hub, self._has_room, self._receive, log)
+        self._room = Room(hub, lambda: self.connections)
+        self._door = Door(hub, self._room, self._receive, log)
         self._is_rearranging = False
         self._rearrangement: Rearrangement[Listener] | None = None
         self._stop = trio.Event()
@@ -234,7 +235,7 @@ class Proxy:
 
     def _receive_all(self, waiting: deque[tuple[Listener, Accepted]]) -> None:
         """Here and now, where there is room: they are connections like all others when this returns."""
-        while waiting and self._has_room():
+        while waiting and self._room.is_there:
             self._receive(*waiting.popleft())
         if waiting:
             self._in_line += 1
@@ -300,11 +301,8 @@ class Proxy:
 
     async def _wait_for_room(self) -> None:
         """The rest waits in the backlog: a client sees a slow connect, not a refused one."""
-        while not self._has_room():
+        while not self._room.is_there:
             await self._changed.park()
-
-    def _has_room(self) -> bool:
-        return self.connections < (self._hub.engine.options.limits.flows or sys.maxsize)
 
     def _addresses(self) -> Sequence[tuple[str, int]]:
         """Where we listen at present."""

@@ -241,6 +241,7 @@ class Reception:
         """One connection's trouble is not the others': it is told, and its legs are reset."""
         if isinstance(error, _OneTooMany):
             self.refused += 1
+            self._tell_once(guest, "flows_per_client", "it has as many as limits.flows_per_client allows")
         elif isinstance(error, Rejected):
             self.note(guest, error)
             self._hub.engine.connection_refused(guest.endpoints, error.reason)
@@ -250,10 +251,13 @@ class Reception:
     def note(self, guest: Guest, rejected: Rejected) -> None:
         """Count it. The first of its kind is told: who comes again and again must not fill the log."""
         self.rejected[rejected.reason] += 1
-        kind = (guest.listener, rejected.reason)
+        self._tell_once(guest, rejected.reason, str(rejected))
+
+    def _tell_once(self, guest: Guest, reason: str, why: str) -> None:
+        kind = (guest.listener, reason)
         if kind not in self._told:
             self._told.add(kind)
-            self.tell(guest, f"refused a connection of {guest.client[0]}: {rejected} ({rejected.reason})")
+            self.tell(guest, f"refused a connection of {guest.client[0]}: {why} ({reason})")
 
     def tell(self, guest: Guest, line: str) -> None:
         """One line for people."""

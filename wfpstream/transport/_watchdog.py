@@ -80,9 +80,12 @@ class _Tally:
             self.lines[line] += 1
 
     def end(self, by: float) -> None:
-        """The call has returned since the last look: on the average in the middle between the two."""
+        """The call has returned since the last look: on the average in the middle between the two.
+
+        A look that came late, on a busy machine, says nothing of the call.
+        """
         if self.since is not None:
-            rest = max(0.0, by - self.seen) / 2
+            rest = min(_ALERT, max(0.0, by - self.seen)) / 2
             self.spent += rest
             self.longest = max(self.longest, self.seen + rest - self.since)
             self.since = None
