@@ -12,12 +12,12 @@ import pytest
 
 from tests.rules import violation_worlds
 from tests.rules.violation_worlds import EVERY_BAD
-from tests.support.worlds import ReplayWorld, SocketWorld, StreamWorld
+from tests.support.worlds import ReactorWorld, ReplayWorld, SocketWorld, StreamWorld
 from wfpstream.callouts import StreamEdit
 from wfpstream.engine import EngineOptions, FilterEngine
 from wfpstream.testing import Fin, MemoryWorld, Send, Step, Wait, World, WorldScript
 
-WORLDS: list[World] = [MemoryWorld(), SocketWorld(), StreamWorld(), ReplayWorld()]
+WORLDS: list[World] = [MemoryWorld(), ReactorWorld(), SocketWorld(), StreamWorld(), ReplayWorld()]
 SOURCE = Path(violation_worlds.__file__)
 
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.callouts.test_engine_modes import Doubled
-from tests.support.worlds import ReplayWorld, SocketWorld
+from tests.support.worlds import ReactorWorld, ReplayWorld, SocketWorld
 from wfpstream.callouts import (
     AllowAfter,
     Banner,
@@ -661,7 +661,9 @@ def test_a_reset_that_comes_later_lets_more_through() -> None:
 # --- other worlds ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("world", [SocketWorld(), ReplayWorld()], ids=lambda world: world.name)
+@pytest.mark.parametrize(
+    "world", [ReactorWorld(), SocketWorld(), ReplayWorld()], ids=lambda world: type(world).__name__
+)
 def test_the_same_failures_are_survived_in_every_world(world: World) -> None:
     """A plan judges the calls of a live proxy and of a replay as it does in memory."""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.worlds import ReplayWorld, SocketWorld, StreamWorld
+from tests.support.worlds import ReactorWorld, ReplayWorld, SocketWorld, StreamWorld
 from wfpstream.testing import (
     Fin,
     MemoryDriver,
@@ -20,7 +20,7 @@ from wfpstream.testing import (
     check_driver,
 )
 
-WORLDS: list[World] = [MemoryWorld(), SocketWorld(), StreamWorld(), ReplayWorld()]
+WORLDS: list[World] = [MemoryWorld(), ReactorWorld(), SocketWorld(), StreamWorld(), ReplayWorld()]
 EVERY_WORLD = pytest.mark.parametrize("world", WORLDS, ids=lambda world: type(world).__name__)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.worlds import ReplayWorld, SocketWorld, StreamWorld
+from tests.support.worlds import ReactorWorld, ReplayWorld, SocketWorld, StreamWorld
 from wfpstream.callouts import Banner, Framer, Latency, PatternDrop, PendFin, StreamEdit
 from wfpstream.engine import FilterEngine
 from wfpstream.fwps import Callout
@@ -28,7 +28,7 @@ from wfpstream.testing import (
     WorldScript,
 )
 
-WORLDS: list[World] = [MemoryWorld(), SocketWorld(), StreamWorld(), ReplayWorld()]
+WORLDS: list[World] = [MemoryWorld(), ReactorWorld(), SocketWorld(), StreamWorld(), ReplayWorld()]
 EVERY_WORLD = pytest.mark.parametrize("world", WORLDS, ids=lambda world: type(world).__name__)
 
 

@@ -11,14 +11,20 @@ from tests.torture.kit import SMALL, held_port
 from wfpstream.config import build_engine, parse_config
 from wfpstream.torture import FULL, CaseResult, Profile, Verdict, list_cases, torture
 from wfpstream.transport import ListenerSpec, Proxy, serve_proxy
+from wfpstream.transport._connection import Driver
 
+BOTH_DRIVERS = pytest.mark.parametrize("driver", ["reactor", "stream"])
 RULE = '[[rule]]\ncallout = "{}"\n'
 # What a callout still holds when a reset comes is discarded (IND-18), and what it injects is not urgent.
 ORDERLY = [name for name, _ in list_cases() if not name.startswith(("reset_", "urgent_data"))]
 
 
 def through_our_proxy(
-    *callouts: str, only: list[str], profile: Profile = SMALL, limit: float = 100.0
+    *callouts: str,
+    only: list[str],
+    profile: Profile = SMALL,
+    limit: float = 100.0,
+    driver: Driver = "reactor",
 ) -> list[CaseResult]:
     """What the suite says about a proxy with these callouts, which must be clean afterwards."""
 
@@ -27,7 +33,7 @@ def through_our_proxy(
         engine = build_engine(rules, clock=time.monotonic)
 
         async def serve(task_status: trio.TaskStatus[Proxy]) -> None:
-            await serve_proxy(engine, [spec], grace=0.0, task_status=task_status)
+            await serve_proxy(engine, [spec], grace=0.0, driver=driver, task_status=task_status)
 
         with held_port() as upstream, trio.fail_after(limit):
             spec = ListenerSpec(upstream_host=upstream[0], upstream_port=upstream[1])
@@ -50,15 +56,17 @@ def faults(results: list[CaseResult]) -> list[tuple[str, object]]:
     return [(one.name, one.findings) for one in results if one not in kept or one.verdict.is_fault]
 
 
+@BOTH_DRIVERS
 @pytest.mark.parametrize("callouts", [(), ("monitor",)])
-def test_everything_is_kept(callouts: tuple[str, ...]) -> None:
+def test_everything_is_kept(callouts: tuple[str, ...], driver: Driver) -> None:
     """Also IND-18: bytes owed are delivered before a reset."""
-    assert faults(through_our_proxy(*callouts, only=[])) == []
+    assert faults(through_our_proxy(*callouts, only=[], driver=driver)) == []
 
 
-def test_everything_orderly_is_kept_behind_callouts_that_hold_data() -> None:
+@BOTH_DRIVERS
+def test_everything_orderly_is_kept_behind_callouts_that_hold_data(driver: Driver) -> None:
     callouts = ("latency,delay=1ms", "throttle,rate=1GiB/s")
-    assert faults(through_our_proxy(*callouts, only=ORDERLY)) == []
+    assert faults(through_our_proxy(*callouts, only=ORDERLY, driver=driver)) == []
 
 
 @pytest.mark.long

@@ -18,6 +18,7 @@ WITH_A_PROXY = (
     "test_proxy_header",
     "test_rearrangement",
     "test_relay_sockets",
+    "test_relay_streams",
     "test_served_last",
     "test_tap",
 )

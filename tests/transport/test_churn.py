@@ -19,6 +19,7 @@ from tests.support.numbered import BLOCK, Checker, Pattern, Received, end
 from tests.transport.churn import BY_CONFIG, BY_HAND, Change, Churn, Mark, Reloads, check_order, marks_of
 from tests.transport.kit import assert_clean
 from wfpstream.transport import ListenerSpec, Proxy, serve_proxy
+from wfpstream.transport._connection import Driver
 
 MIB = 1 << 20
 
@@ -40,7 +41,7 @@ class Outcome:
     seconds: float
 
 
-async def run(size: int, seed: int) -> Outcome:
+async def run(size: int, seed: int, driver: Driver) -> Outcome:
     """`size` bytes each way under changing rules."""
     Mark.forget()
     reloads = Reloads(Random(seed))
@@ -51,7 +52,9 @@ async def run(size: int, seed: int) -> Outcome:
         spec = ListenerSpec(upstream_host="127.0.0.1", upstream_port=int(await line_of(server)))
 
         async def serve(task_status: trio.TaskStatus[Proxy]) -> None:
-            await serve_proxy(engine, [spec], grace=0.0, log=lines.append, task_status=task_status)
+            await serve_proxy(
+                engine, [spec], grace=0.0, log=lines.append, driver=driver, task_status=task_status
+            )
 
         async with trio.open_nursery() as nursery:
             proxy: Proxy = await nursery.start(serve)
@@ -91,18 +94,18 @@ def told(size: int, outcome: Outcome) -> str:
     )
 
 
-def check_run(size: int, seed: int) -> Outcome:
+def check_run(size: int, seed: int, driver: Driver) -> Outcome:
     """Run it, tell the figures and check everything."""
-    outcome = trio.run(run, size, seed)
+    outcome = trio.run(run, size, seed, driver)
     print(told(size, outcome))
     check_all(size, outcome)
     return outcome
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_no_byte_is_lost_while_rules_change(seed: int) -> None:
+@pytest.mark.parametrize(("seed", "driver"), [(0, "reactor"), (1, "reactor"), (2, "stream")])
+def test_no_byte_is_lost_while_rules_change(seed: int, driver: Driver) -> None:
     """MGMT-11, MGMT-16: rules of every kind take each other's place under a stream in both directions."""
-    outcome = check_run(16 * MIB, seed)
+    outcome = check_run(16 * MIB, seed, driver)
     assert len(outcome.churn.changes) > 3
     assert len(outcome.reloads.changes) > 3
     assert outcome.churn.noise > 50
@@ -111,12 +114,13 @@ def test_no_byte_is_lost_while_rules_change(seed: int) -> None:
 @pytest.mark.system
 @pytest.mark.long
 @pytest.mark.timeout(3600)
-def test_a_gib_each_way_while_rules_change() -> None:
+@pytest.mark.parametrize("driver", ["reactor", "stream"])
+def test_a_gib_each_way_while_rules_change(driver: Driver) -> None:
     """MGMT-11, MGMT-16: as above, as much as `CHURN_MIB` says, from a seed that is different each time."""
     size = int(os.environ.get("CHURN_MIB", "1024")) * MIB
     seed = int(os.environ.get("CHURN_SEED") or time.time())
     print(f"seed {seed} (CHURN_SEED={seed} begins the same way)")
-    outcome = check_run(size, seed)
+    outcome = check_run(size, seed, driver)
     assert len(outcome.churn.changes) > 100
     assert len(outcome.reloads.changes) > 100
 

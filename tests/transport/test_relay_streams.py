@@ -13,6 +13,7 @@ import trio
 import trustme
 from trio.testing import memory_stream_pair
 
+from tests.transport import kit
 from tests.transport.kit import (
     CHUNK,
     RESET,
@@ -29,10 +30,18 @@ from tests.transport.kit import (
     read_exactly,
 )
 from wfpstream.engine import Endpoints, EngineOptions, FilterEngine, Timeouts
-from wfpstream.transport import Capabilities, capabilities, relay
+from wfpstream.transport import Capabilities, capabilities
+from wfpstream.transport import relay as relay_with
 
 ENDPOINTS = Endpoints(client=("10.0.0.1", 40000), destination=("10.0.0.2", 80))
 Relay = tuple[trio.abc.Stream, trio.abc.Stream]
+
+
+async def relay(
+    client: trio.abc.Stream, upstream: trio.abc.Stream, engine: FilterEngine, endpoints: Endpoints
+) -> None:
+    """`relay` with the driver whose turn it is, if both are sockets."""
+    await relay_with(client, upstream, engine, endpoints, driver=kit.current_driver)
 
 
 class NoHalfClose(trio.abc.Stream):

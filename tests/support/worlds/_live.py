@@ -1,4 +1,4 @@
-"""The stream driver as a world: `relay` between two connections of which we hold the far ends.
+"""Both live drivers as worlds: `relay` between two connections of which we hold the far ends.
 
 Owns both far ends and when all has come to rest: over sockets that is when everything that was sent has been read
 by who reads, over streams when nobody on the loop has anything to do. It must not know what a case expects.
@@ -13,7 +13,7 @@ import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import trio
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
@@ -51,6 +51,7 @@ class _LiveWorld:
 
     name = "stream"
     capabilities: frozenset[str]
+    driver: Literal["reactor", "stream"] = "stream"
     quiet = 0.0
 
     def run(self, script: WorldScript) -> WorldOutcome:
@@ -75,7 +76,7 @@ class _LiveWorld:
 
 
 class SocketWorld(_LiveWorld):
-    """Real TCP connections over the loopback, real time."""
+    """Real TCP connections over the loopback, real time: the stream driver's way with them."""
 
     capabilities = frozenset(
         ("half_close", "reset", "watch_paused", "urgent", "second_flow", "connection", "addresses")
@@ -93,6 +94,13 @@ class SocketWorld(_LiveWorld):
         far.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         ends = [trio.SocketStream(trio.socket.from_stdlib_socket(sock)) for sock in (far, near)]
         return ends[0], ends[1]
+
+
+class ReactorWorld(SocketWorld):
+    """Real TCP connections over the loopback, real time: the reactor's way with them."""
+
+    name = "reactor"
+    driver = "reactor"
 
 
 class StreamWorld(_LiveWorld):
@@ -257,7 +265,7 @@ class _Play:
     ) -> None:
         self._relaying += 1
         try:
-            await relay(near, upstream_near, self.engine, endpoints)
+            await relay(near, upstream_near, self.engine, endpoints, driver=self.world.driver)
         finally:
             self._relaying -= 1
 
