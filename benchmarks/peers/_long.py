@@ -25,6 +25,10 @@ MESSAGES = 10_000_000
 # A relay needs two descriptors for a flow, and some for itself.
 _SPARE = 300
 _CLOSING = 20.0
+MOMENTS = (
+    "before", "all open", "after a tenth of the time", "at the end", "all closed", "as many open again",
+    "all closed again",
+)  # fmt: skip
 _SAMPLES_EVERY = 2.0
 
 
@@ -36,10 +40,10 @@ class LongRun:
         flows, messages, seconds: what was done; `outstanding` messages were on their way at once.
         p50_us, p99_us, max_us: of a round trip.
         cpu_us: the relay's CPU per round trip.
-        memory_mib: proportional set size: before the flows, when all were open, after a tenth of the time, at the
-            end, and when all were closed again.
+        memory_mib: proportional set size at the moments of MOMENTS: an allocator rarely gives memory back, so what
+            tells of a leak is whether as many flows again need more.
         most_memory_mib: the highest sample.
-        descriptors: at the same five moments.
+        descriptors: at the same moments.
         most_descriptors: the highest sample.
     """
 
@@ -101,13 +105,12 @@ def long_run(peer: Peer, flows: int, messages: int, outstanding: int) -> LongRun
                 answer = client.run()
                 used = cpu_seconds(relay.pid) - began
                 samples = sampler.finish()
-            moments = [
-                before,
-                samples[0],
-                samples[len(samples) // 10],
-                samples[-1],
-                _closed(relay.pid, before[1]),
-            ]
+            closed = _closed(relay.pid, before[1])
+            moments = [before, samples[0], samples[len(samples) // 10], samples[-1], closed]
+            with load.client("ping-pong", relay.port, {"connections": flows}) as client:
+                client.run()
+                moments.append(_sample(relay.pid))
+            moments.append(_closed(relay.pid, before[1]))
     finally:
         load.close()
     return _long_run_of(answer, outstanding, used, moments, samples)
@@ -167,9 +170,6 @@ def long_main(arguments: Sequence[str]) -> int:
     return 0
 
 
-MOMENTS = ("before", "all open", "after a tenth", "at the end", "all closed")
-
-
 def text_of(name: str, run: LongRun) -> str:
     """For the terminal."""
     lines = [
@@ -178,8 +178,8 @@ def text_of(name: str, run: LongRun) -> str:
         f" CPU {run.cpu_us:.1f} us",
     ]
     lines += [
-        f"  {moment:>14}: {memory:8.1f} MiB, {number:,} descriptors"
+        f"  {moment:>26}: {memory:8.1f} MiB, {number:,} descriptors"
         for moment, memory, number in zip(MOMENTS, run.memory_mib, run.descriptors, strict=True)
     ]
-    lines.append(f"  {'most':>14}: {run.most_memory_mib:8.1f} MiB, {run.most_descriptors:,} descriptors")
+    lines.append(f"  {'most':>26}: {run.most_memory_mib:8.1f} MiB, {run.most_descriptors:,} descriptors")
     return "\n".join(lines)

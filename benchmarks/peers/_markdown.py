@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
+from statistics import fmean
 from typing import Any
 
 from benchmarks.peers._long import MOMENTS
@@ -120,3 +122,40 @@ def long_table(long: dict[str, Any]) -> str:
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def engine_text(figures: dict[str, float]) -> str:
+    """CPU per item by number of inspecting sublayers, and the straight line through it.
+
+    Args:
+        figures: of `benchmarks engine`: microseconds by "N sublayers, SIZE bytes".
+    """
+    sizes: dict[int, dict[int, float]] = {}
+    for name, value in figures.items():
+        found = re.fullmatch(r"(\d+) sublayers, (\d+) bytes", name)
+        if found:
+            sizes.setdefault(int(found[2]), {})[int(found[1])] = value
+    numbers = sorted({number for by_number in sizes.values() for number in by_number})
+    rows = [
+        [str(number), *(significant(by_number[number]) for by_number in sizes.values())] for number in numbers
+    ]
+    lines = []
+    for size, by_number in sizes.items():
+        inspecting = {number: value for number, value in by_number.items() if number}
+        slope, off = _line(inspecting)
+        lines.append(
+            f"{size:,} bytes: {significant(slope)} us for every inspecting sublayer from the first to the "
+            f"{max(inspecting)}th; no figure is more than {significant(off * 100, 2)}% off the straight line."
+        )
+    table = _table(["inspecting sublayers", *(f"CPU us per item of {size:,} bytes" for size in sizes)], rows)
+    return "\n\n".join([table, *lines])
+
+
+def _line(values: dict[int, float]) -> tuple[float, float]:
+    """Slope of the least-squares line, and how far the worst figure is from it, as a share of the figure."""
+    middle_x, middle_y = fmean(values), fmean(values.values())
+    slope = sum((x - middle_x) * (y - middle_y) for x, y in values.items()) / sum(
+        (x - middle_x) ** 2 for x in values
+    )
+    off = max(abs(middle_y + slope * (x - middle_x) - y) / y for x, y in values.items())
+    return slope, off

@@ -33,8 +33,9 @@ _BAR = 16
 _STEP = 22
 _HEAD = 44
 _GAP = 26
-# A bar longer than so many times wfpstream's is cut there.
-_CUT = 3.0
+# A bar longer than so many times wfpstream's is cut, and then so much longer than the longest whole one.
+_CUT = 4.0
+_ROOM_FOR_CUT = 1.25
 
 _INK = "#1f2933"
 _FAINT = "#66717d"
@@ -128,22 +129,25 @@ def _panel(panel: Panel, left: int, top: int) -> list[str]:
 
 
 def _longest(bars: Sequence[Bar]) -> float:
-    """The value that fills the width: the largest, or the cut where one is far off."""
-    largest = max(bar.value for bar in bars)
-    ours = next((bar.value for bar in bars if bar.ratio == 1), largest)
-    return min(largest, max(ours * _CUT, sorted(bar.value for bar in bars)[len(bars) // 2]))
+    """The value that fills the width. Bars that are far off fill it as well, cut; the others then stay shorter."""
+    whole = [bar.value for bar in bars if not _is_far_off(bar, bars)]
+    return max(whole) * (1.0 if len(whole) == len(bars) else _ROOM_FOR_CUT)
+
+
+def _is_far_off(bar: Bar, bars: Sequence[Bar]) -> bool:
+    usual = next((one.value for one in bars if one.ratio == 1), bars[len(bars) // 2].value)
+    return bar.value > usual * _CUT
 
 
 def _bar(bar: Bar, left: int, top: int, longest: float) -> list[str]:
     is_ours = bar.name.startswith(US)
-    is_cut = bar.value > longest
     width = max(1.0, _BARS * min(bar.value, longest) / longest)
     x, fill = left + _LABELS, _OURS if is_ours else _THEIRS
     shapes = [
         _text(x - 8, top + 13, bar.name, _INK, anchor="end", weight="600" if is_ours else "400"),
         f'<rect x="{x}" y="{top}" width="{width:.1f}" height="{_BAR}" fill="{fill}"/>',
     ]
-    if is_cut:
+    if bar.value > longest:
         shapes.append(_tear(x + width - 22, top))
     number = significant(bar.value)
     if bar.ratio is not None and bar.ratio != 1:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from docs._generate.benchmarks import benchmarks_page, benchmarks_plot
 from docs._generate.callouts import callouts_page
 from docs._generate.cli import cli_page
 from docs._generate.configuration import configuration_page
@@ -20,6 +21,8 @@ from docs._generate.violations import violations_page
 DOCS = Path(__file__).resolve().parent.parent
 
 PAGES: dict[str, Callable[[], str]] = {
+    "reference/benchmarks.md": benchmarks_page,
+    "reference/benchmarks.svg": benchmarks_plot,
     "reference/callouts.md": callouts_page,
     "reference/cli.md": cli_page,
     "reference/configuration.md": configuration_page,

@@ -14,6 +14,7 @@ import pytest
 from benchmarks.peers import _load
 from benchmarks.peers._cases import Case
 from benchmarks.peers._load import Load, LoadError, compiled
+from benchmarks.peers._long import MOMENTS, long_run
 from benchmarks.peers._programs import PEERS, Peer, Start
 from benchmarks.peers._rounds import Run, measure
 from benchmarks.peers._running import StartError, running
@@ -150,15 +151,26 @@ TINY = [
 
 @pytest.mark.parametrize("name", ["wfpstream", "wfpstream-stream", "asyncio"])
 def test_relays_are_started_measured_and_ended(load: Load, name: str) -> None:
-    for case in TINY:
-        with running(NAMED[name], load.port) as relay:
+    with running(NAMED[name], load.port) as relay:
+        for case in TINY:
             figures, _ = measure(case, NAMED[name], relay, load)
-        assert set(figures) >= {"cpu", "wall"}
-        assert figures["wall"] > 0, case.name
-        if case.kind != "idle":
-            assert figures["cpu"] > 0, case.name
-        with socket.socket() as after:
-            assert after.connect_ex(("127.0.0.1", relay.port)) != 0
+            assert set(figures) >= {"cpu", "wall"}
+            assert figures["wall"] > 0, case.name
+            if case.kind != "idle":
+                assert figures["cpu"] > 0, case.name
+    with socket.socket() as after:
+        assert after.connect_ex(("127.0.0.1", relay.port)) != 0
+
+
+def test_the_long_run_watches_memory_and_descriptors(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.peers._long.compiled", lambda: program)
+    found = long_run(NAMED["wfpstream"], 30, 300, 4)
+    assert (found.flows, found.messages, found.outstanding) == (30, 300, 4)
+    assert len(found.memory_mib) == len(found.descriptors) == len(MOMENTS)
+    before, opened, *_, closed_again = found.descriptors
+    assert opened >= before + 58, "the connection that tried the relay may still be there at the start"
+    assert closed_again <= before + 2
+    assert found.descriptors[MOMENTS.index("as many open again")] >= before + 58
 
 
 def test_our_edit_replaces_every_match(load: Load) -> None:

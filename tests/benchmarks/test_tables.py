@@ -8,7 +8,14 @@ from xml.etree import ElementTree
 import pytest
 
 from benchmarks.peers._long import LongRun, text_of
-from benchmarks.peers._markdown import case_tables, long_table, machine_text, targets_table, versions_table
+from benchmarks.peers._markdown import (
+    case_tables,
+    engine_text,
+    long_table,
+    machine_text,
+    targets_table,
+    versions_table,
+)
 from benchmarks.peers._plot import panels_of, plot
 from benchmarks.peers._record import Entry, Record, read_record, write_record
 from benchmarks.peers._report import report
@@ -115,8 +122,8 @@ def test_nothing_to_plot_is_told() -> None:
 def test_the_long_run_is_told_moment_by_moment() -> None:
     run = LongRun(
         flows=9000, messages=10**7, outstanding=32, seconds=300.0, p50_us=500.0, p99_us=1500.0, max_us=9000.0,
-        cpu_us=22.0, memory_mib=(30.0, 120.0, 121.0, 122.0, 90.0), most_memory_mib=123.0,
-        descriptors=(13, 18_013, 18_013, 18_013, 13), most_descriptors=18_014,
+        cpu_us=22.0, memory_mib=(30.0, 120.0, 121.0, 122.0, 90.0, 122.0, 90.0), most_memory_mib=123.0,
+        descriptors=(13, 18_013, 18_013, 18_013, 13, 18_013, 13), most_descriptors=18_014,
     )  # fmt: skip
     assert "9,000 flows, 10,000,000 messages" in text_of("wfpstream", run)
     from dataclasses import asdict
@@ -125,3 +132,14 @@ def test_the_long_run_is_told_moment_by_moment() -> None:
     assert "| all open | 120 | 18,013 |" in table
     assert "| the most in between | 123 | 18,014 |" in table
     assert "p99 1,500 us" in table
+
+
+def test_the_engine_is_told_per_sublayer_with_the_line_through_it() -> None:
+    figures = {"0 sublayers, 64 bytes": 1.0, "monitor, 64 bytes": 9.0}
+    figures |= {f"{number} sublayers, 64 bytes": 3.0 + 2.5 * number for number in (1, 2, 4, 8)}
+    text = engine_text(figures)
+    assert "| 8 | 23.0 |" in text
+    assert "64 bytes: 2.50 us for every inspecting sublayer from the first to the 8th" in text
+    assert "no figure is more than 0% off" in text
+    bent = engine_text(figures | {"8 sublayers, 64 bytes": 46.0})
+    assert "no figure is more than 0% off" not in bent

@@ -1,0 +1,23 @@
+"""What the docs take from a record: its tables and the plot."""
+
+from benchmarks.peers._markdown import (
+    case_tables,
+    engine_text,
+    long_table,
+    machine_text,
+    targets_table,
+    versions_table,
+)
+from benchmarks.peers._plot import plot
+from benchmarks.peers._record import read_record
+
+__all__ = [
+    "case_tables",
+    "engine_text",
+    "long_table",
+    "machine_text",
+    "plot",
+    "read_record",
+    "targets_table",
+    "versions_table",
+]
