@@ -46,12 +46,13 @@ class Offloading:
         if flow.is_offloaded:
             return
         flow.is_offloaded = True
-        self._began[flow.id] = list(flow.read)
+        began = [None if ended else read for ended, read in zip(flow.input_ended, flow.read, strict=True)]
+        self._began[flow.id] = began
         core = self._core
         core.count("offloads")
         if core.sinks:
             for direction in (0, 1):
-                if not flow.input_ended[direction]:
+                if began[direction] is not None:
                     core.emit("offload", flow, dir=flow.direction_name(direction))
 
     def end(self, flow: Flow) -> None:
@@ -60,11 +61,13 @@ class Offloading:
             return
         flow.is_offloaded = False
         core = self._core
-        moved = [now - then for now, then in zip(flow.read, self._began.pop(flow.id), strict=True)]
-        core.count("offloaded_bytes", sum(moved))
-        if core.sinks:
-            for direction in (0, 1):
-                core.emit("onload", flow, dir=flow.direction_name(direction), len=moved[direction])
+        for direction, began in enumerate(self._began.pop(flow.id)):
+            if began is None:
+                continue
+            moved = flow.read[direction] - began
+            core.count("offloaded_bytes", moved)
+            if core.sinks:
+                core.emit("onload", flow, dir=flow.direction_name(direction), len=moved)
 
     def passed(self, flow: Flow, direction: int, count: int) -> None:
         """LED-3: read, bypassed by every stage, written."""
