@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ._classify import STREAM_CONTEXT
+from ._core import Frame
 from ._flow import ABORT_NONE, LIVE, YES
 from ._records import ClassifyOut, StreamCalloutIoPacket
 from ._run import EMPTY_VIEW, Run
@@ -24,7 +25,7 @@ from ._violations import CALLOUT_FAULTS
 
 if TYPE_CHECKING:
     from ._core import Core
-    from ._flow import Flow, Lane, Stage
+    from ._flow import Flow, Lane
     from ._lifecycle import Lifecycle
     from ._overruns import Overruns
     from ._waterfall import Waterfall
@@ -35,6 +36,7 @@ UNSENT: Final = (4, 8)
 ANY_UNSENT: Final = 12
 # What of it must be how for an item to enter: its own bit set, nothing unsent.
 _LOOKED_AT = (ANY_UNSENT | 1, ANY_UNSENT | 2)
+_NOTHING = [0, 0]
 # The very objects that ClassifyOut and StreamCalloutIoPacket begin with: small integers exist once.
 _ZERO, _ONE = 0, 1
 _NODELAY, _PUSH = FLUSH_FLAG
@@ -72,6 +74,7 @@ class PlainWay:
         "_free",
         "_general",
         "_lifecycle",
+        "_new",
         "_out",
         "_packet",
         "_place",
@@ -86,6 +89,7 @@ class PlainWay:
         self._lifecycle = lifecycle
         self._general = general
         self._run: Run | None = None
+        self._new: list[Lane] = []  # they are treated as if they had been asked, while they are
         # Stands in for a lane's queue while its callout is asked.
         self._place: deque[Run] = deque((Run(EMPTY_VIEW, None, 0, 0, 0),))
         self._renew()
@@ -149,8 +153,16 @@ class PlainWay:
         return True
 
     def _otherwise(self, flow: Flow, direction: int, view: memoryview) -> bool:
+        self._new = new = [lane for lane in flow.lanes[direction] if not lane.classified]
+        for lane in new:
+            _take_for_old(lane)
         if self.look(flow) & WAYS[direction] and len(view):
-            return self.relay(flow, direction, view)
+            done = self.relay(flow, direction, view)
+            self._new = []
+            return done
+        for lane in new:
+            _take_for_new(lane)
+        self._new = []
         flow.plain = 0
         self._general.received(flow, direction, view, False, False, None)
         own, other = flow.out[direction], flow.out[1 - direction]
@@ -251,6 +263,12 @@ class PlainWay:
 
     def _hold(self, flow: Flow, lane: Lane, own: deque[Run], run: Run, answer: int) -> None:
         """The item lies in front of a stage that was asked: what the general way would find there."""
+        for new in self._new:
+            if new.stage.index > lane.stage.index:
+                _take_for_new(new)
+            elif new is lane:
+                new.last_blocked = None
+        self._new = []
         lane.queue = own
         lane.queue_up(run)
         lane.bytes = lane.visible = run.length
@@ -336,11 +354,11 @@ class PlainWay:
             or out[1].length
             or flow.pended_total
             or flow.doomed is not None
-            or any(flow.occupied)
-            or any(flow.injected)
-            or any(flow.paused)
-            or any(flow.over_taken)
-            or any(flow.hole)
+            or True in flow.occupied
+            or flow.injected != _NOTHING
+            or True in flow.paused
+            or True in flow.over_taken
+            or flow.hole != _NOTHING
             or flow.marked
             or flow.needs_stages
             or flow.draining
@@ -349,7 +367,7 @@ class PlainWay:
             or not (limits.unsent and limits.injected and limits.pended and limits.per_flow)
         ):
             return 0
-        return sum(WAYS[direction] for direction in (0, 1) if _is_way_plain(flow, direction))
+        return (1 if _is_way_plain(flow, 0) else 0) | (2 if _is_way_plain(flow, 1) else 0)
 
 
 def _note(overruns: Overruns, lane: Lane, now: float) -> None:
@@ -359,21 +377,32 @@ def _note(overruns: Overruns, lane: Lane, now: float) -> None:
 
 
 def _is_way_plain(flow: Flow, direction: int) -> bool:
-    return (
-        not flow.input_ended[direction]
-        and flow.out[direction].fin_run is None
-        and all(_is_stage_plain(lane.stage) and _is_lane_plain(lane) for lane in flow.lanes[direction])
-    )
+    if flow.input_ended[direction] or flow.out[direction].fin_run is not None:
+        return False
+    for lane in flow.lanes[direction]:
+        stage = lane.stage
+        # It is asked, as the only one of its sublayer, with all arguments of today.
+        if stage.kind != CALL or stage.next_sub_layer != stage.index + 1:
+            return False
+        if stage.entry is None or stage.entry.version == 0 or not _is_lane_plain(lane):
+            return False
+    return True
 
 
-def _is_stage_plain(stage: Stage) -> bool:
-    """It is asked, as the only one of its sublayer, with all arguments of today."""
-    return (
-        stage.kind == CALL
-        and stage.next_sub_layer == stage.index + 1
-        and stage.entry is not None
-        and stage.entry.version != 0
-    )
+def _take_for_old(lane: Lane) -> None:
+    """A lane that has not been asked, as it is after an answer that passed everything on: it is asked right now."""
+    lane.classified = True
+    lane.last_blocked = False
+    if lane.frame is None:
+        stage = lane.stage
+        lane.frame = Frame("classify", stage.flow, lane, stage.filter.callout_id)
+        lane.frame.layer_id = stage.filter.layer_id
+
+
+def _take_for_new(lane: Lane) -> None:
+    """It is not asked now."""
+    lane.classified = False
+    lane.last_blocked = None
 
 
 def _is_lane_plain(lane: Lane) -> bool:
