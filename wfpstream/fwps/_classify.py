@@ -197,12 +197,11 @@ class Classifier:
                     values, stage.meta, packet, STREAM_CONTEXT, stage.filter, stage.context, out
                 )
             if not (
-                # Nearly every answer: three members as they were, and two plain integers. Else look closely.
+                # Nearly every answer: three members as they were, and three plain integers. Else look closely.
                 packet.stream_action is _ZERO
                 and packet.count_bytes_required is _ZERO
-                and out.flags is _ZERO
                 and out.rights is _ONE
-                and type(out.action_type) is type(packet.count_bytes_enforced) is int
+                and type(out.flags) is type(out.action_type) is type(packet.count_bytes_enforced) is int
             ):
                 _demand_sound(out, packet)
         except CALLOUT_FAULTS as error:

@@ -85,7 +85,7 @@ class Contexts:
             and frame.flow is flow
             and frame.callout_id == callout_id
         ):
-            flow.removing.add(key)
+            flow.removing |= {key}
             flow.plain = 0
             return NtStatus.STATUS_PENDING  # CTX-11
         self._delete(flow, key)
@@ -117,7 +117,8 @@ class Contexts:
     def _delete(self, flow: Flow, key: tuple[int, int]) -> None:
         layer_id, callout_id = key
         context = flow.contexts.pop(key)
-        flow.removing.discard(key)
+        if flow.removing:
+            flow.removing -= {key}
         entry = self.callouts.find_id(callout_id)
         assert entry is not None
         entry.contexts -= 1

@@ -12,10 +12,10 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ._constants import FilterRunFlags, IncomingFlag
-from ._lane_store import NO_RUNS, LaneStore
+from ._lane_store import LaneStore
 from ._ledger import DirectionLedger
 from ._output import Output
-from ._run import EXPEDITED, Run
+from ._run import EXPEDITED, NO_RUNS, Run
 from ._stream_state import (
     CALL,
     DEFERRED,
@@ -361,7 +361,7 @@ class Flow:
         self.lanes: tuple[list[Lane], list[Lane]] = ([], [])
         self.out = (Output(), Output())
         self.contexts: dict[tuple[int, int], int] = {}
-        self.removing: set[tuple[int, int]] = set()
+        self.removing: frozenset[tuple[int, int]] = frozenset()
         self.stream_values: IncomingValues
         self.upstream: Address = endpoints.destination
         self.redirect_context: Any = None

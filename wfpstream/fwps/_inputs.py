@@ -253,6 +253,8 @@ class Inputs:
             output = flow.out[direction]
             if output.length:
                 output.keep()
+            else:
+                output.rest()
             if flow.occupied[direction]:
                 self._keep_stages(flow, direction)
         self.recount(flow)

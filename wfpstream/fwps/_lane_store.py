@@ -9,25 +9,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from itertools import islice
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
-from ._run import InjectedBuffer, Run
+from ._run import NO_RUNS, InjectedBuffer, Run, SharedQueue
 from ._stream_state import IDLE
 
-
-class _Shared(deque[Any]):
-    """An empty queue in the place of those that most lanes never need: a deque has room for 64 from the beginning."""
-
-    __slots__ = ()
-
-    def _refuse(self, *_: Any) -> NoReturn:
-        raise AssertionError("a lane must have a queue of its own before it is put into")
-
-    append = appendleft = extend = extendleft = insert = _refuse
-
-
-NO_RUNS: Final[deque[Run]] = _Shared()
-_NO_BUFFERS: Final[deque[InjectedBuffer]] = _Shared()
+_NO_BUFFERS: Final[deque[InjectedBuffer]] = SharedQueue()
 
 
 class LaneStore:

@@ -82,8 +82,7 @@ class Offloading:
         self._went_by(flow, direction, run.length)
         output = flow.out[direction]
         flow.plain = 0
-        output.runs.appendleft(run)
-        output.length += run.length
+        output.put_first(run)
 
     def _went_by(self, flow: Flow, direction: int, count: int) -> None:
         flow.read[direction] += count

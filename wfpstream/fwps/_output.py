@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from itertools import islice
 
-from ._run import EXPEDITED, Run
+from ._run import EXPEDITED, NO_RUNS, Run
 
 MAX_PIECES = 256  # fewer than IOV_MAX (1024): more pieces in one sendmsg gain nothing
 MAX_BATCH = 1 << 20
@@ -39,7 +39,7 @@ class Output:
     )
 
     def __init__(self) -> None:
-        self.runs: deque[Run] = deque()
+        self.runs = NO_RUNS
         self.length = 0
         self.fresh = 0
         self.fin_run: Run | None = None
@@ -59,12 +59,28 @@ class Output:
             self.fin_run = run
             return
         if run.flags & EXPEDITED and run.length > 1:
-            self.runs.append(run.split(run.length - 1))
-            self.length += self.runs[-1].length
-            self.fresh += 1
+            self.put(run.split(run.length - 1))
+        self.put(run)
+
+    def put(self, run: Run) -> None:
+        """Bytes, all of them urgent or none."""
+        if self.runs is NO_RUNS:
+            self.runs = deque()
         self.runs.append(run)
         self.length += run.length
         self.fresh += 1
+
+    def put_first(self, run: Run) -> None:
+        """Bytes that are nobody's but ours, before all others."""
+        if self.runs is NO_RUNS:
+            self.runs = deque()
+        self.runs.appendleft(run)
+        self.length += run.length
+
+    def rest(self) -> None:
+        """Nothing is owed: give the room for it back."""
+        if not self.runs:
+            self.runs = NO_RUNS
 
     def batch(self) -> tuple[list[memoryview], bool]:
         """The next bytes to write, in order, and whether they are one urgent byte (to be sent MSG_OOB)."""

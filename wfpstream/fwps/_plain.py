@@ -18,7 +18,7 @@ from ._classify import STREAM_CONTEXT
 from ._core import Frame
 from ._flow import ABORT_NONE, LIVE, YES
 from ._records import ClassifyOut, StreamCalloutIoPacket
-from ._run import EMPTY_VIEW, Run
+from ._run import EMPTY_VIEW, NO_RUNS, Run
 from ._stream_data import IndicatedData
 from ._stream_state import CALL, DATA, DIRECTION_FLAG, FLUSH_FLAG
 from ._violations import CALLOUT_FAULTS
@@ -76,6 +76,7 @@ class PlainWay:
         "_lifecycle",
         "_new",
         "_out",
+        "_owed",
         "_packet",
         "_place",
         "_run",
@@ -89,6 +90,7 @@ class PlainWay:
         self._lifecycle = lifecycle
         self._general = general
         self._run: Run | None = None
+        self._owed: deque[Run] | None = None  # lent to the output of a flow until its bytes are sent
         self._new: list[Lane] = []  # they are treated as if they had been asked, while they are
         # Stands in for a lane's queue while its callout is asked.
         self._place: deque[Run] = deque((Run(EMPTY_VIEW, None, 0, 0, 0),))
@@ -132,7 +134,13 @@ class PlainWay:
         if flow.stages and not self._ask(flow, direction, run):
             return False
         output = flow.out[direction]
-        output.runs.append(run)
+        owed = self._owed
+        if owed is None:
+            owed = deque()
+        else:
+            self._owed = None
+        owed.append(run)
+        output.runs = owed
         output.length = length
         output.fresh = 1
         if run.flags:
@@ -144,7 +152,9 @@ class PlainWay:
         output = flow.out[direction]
         if not flow.plain & UNSENT[direction]:
             return self._settled(flow, direction, output.length)
-        run = output.runs.pop()
+        self._owed = owed = output.runs
+        output.runs = NO_RUNS
+        run = owed.pop()
         output.written_o += output.length
         output.length = 0
         run.view = EMPTY_VIEW

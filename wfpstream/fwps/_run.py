@@ -7,7 +7,8 @@ It must not know stages or flows.
 
 from __future__ import annotations
 
-from typing import Any
+from collections import deque
+from typing import Any, Final, NoReturn
 
 from wfpstream.fwp import NtStatus
 
@@ -143,3 +144,17 @@ class Run:
     def __repr__(self) -> str:
         kind = "FIN" if self.fin else f"{self.length} bytes"
         return f"<Run {kind}{' injected' if self.owner else ''} target={self.target}>"
+
+
+class SharedQueue(deque[Any]):
+    """An empty queue in the place of those that most flows never need: a deque has room for 64 from the beginning."""
+
+    __slots__ = ()
+
+    def _refuse(self, *_: Any) -> NoReturn:
+        raise AssertionError("a queue that is shared must not be put into")
+
+    append = appendleft = extend = extendleft = insert = _refuse
+
+
+NO_RUNS: Final[deque[Run]] = SharedQueue()

@@ -219,8 +219,6 @@ class StraightWay:
     def _emerge(self, flow: Flow, direction: int, run: Run) -> None:
         """As Passage._emerge; the driver looks at this flow now, so nobody need tell it to."""
         output = flow.out[direction]
-        output.runs.append(run)
-        output.length += run.length
-        output.fresh += 1
+        output.put(run)
         if run.flags & FLUSH_FLAG[direction]:
             output.push = True
