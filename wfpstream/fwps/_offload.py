@@ -22,9 +22,8 @@ class Offloading:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._began: dict[
-            int, list[int]
-        ] = {}  # flow id -> what had been read of each direction at the hand-over
+        # Flow id -> what had been read of each direction at the hand-over; None: it had ended.
+        self._began: dict[int, list[int | None]] = {}
         core.data_wanted_changed = self._look_at_all
 
     def is_wanted(self, flow: Flow) -> bool:
