@@ -15,7 +15,7 @@ from wfpstream.engine import DEFERRED, ENDED, FULL, QUIET, YES
 from ._reactor import ERROR, IN, OUT, READ_HANGUP, TROUBLE, URGENT
 from ._sides import DriverOfSides
 from ._socket_end import SocketEnd
-from ._sockets import close_ended, is_dead, receive, reset_flushed_now
+from ._sockets import begins_plain, close_ended, is_dead, receive, reset_flushed_now
 
 if TYPE_CHECKING:
     from wfpstream.engine import FilterEngine
@@ -215,6 +215,8 @@ class Leg(SocketEnd):
             if self._read_at == self.reactor.number:
                 # One turn in each batch: it had this one's when an event told of more.
                 self.reactor.again(self)
+            elif self.is_plain and self.input and begins_plain(self.sock):
+                self._pass_on()
             elif self.input or self.lost:
                 self._turn(False)
                 self.review()

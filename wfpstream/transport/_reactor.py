@@ -26,8 +26,8 @@ TROUBLE = select.EPOLLERR | select.EPOLLHUP
 _EDGES = select.EPOLLET
 
 MOST_EVENTS = 256
-# A turn of ours may take so long, seconds, before trio's other tasks get theirs.
-TURN = 0.001
+# A turn of ours may take so long, seconds, before trio's other tasks get theirs; one round of those costs about 50 us.
+TURN = 0.003
 # Waiting through trio costs about 50 us of CPU and as much in time; one more look now and then is cheaper.
 LOOK_AGAIN = 50e-6
 # After so many vain looks in a row (as a power of two) so many opportunities are left out.

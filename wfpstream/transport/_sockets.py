@@ -30,6 +30,7 @@ __all__ = [
     "HangupWatch",
     "Watched",
     "at_mark",
+    "begins_plain",
     "close_ended",
     "connect_error",
     "discard_input",
@@ -310,6 +311,14 @@ def _send_fin(sock: socket.socket) -> None:
 def at_mark(sock: socket.socket) -> bool:
     """Whether the next byte is the urgent one (sockatmark). Sure only if there is a next byte already."""
     return fcntl.ioctl(sock, _SIOCATMARK, _NO_INT) != _NO_INT
+
+
+def begins_plain(sock: socket.socket) -> bool:
+    """Whether there is something to read, and the first byte is no urgent one; an error is for `receive` to meet."""
+    try:
+        return bool(sock.recv_into(_scratch, 1, socket.MSG_PEEK)) and not at_mark(sock)
+    except OSError:
+        return False
 
 
 def receive(sock: socket.socket, buffer: bytearray | memoryview, *, careful: bool = True) -> tuple[int, bool]:
