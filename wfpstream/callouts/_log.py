@@ -26,8 +26,10 @@ class LogTarget:
         self._file: TextIO | None = None
 
     def write(self, line: str) -> None:
-        """Write one line, at once: whoever follows the file sees it."""
-        print(line, file=self._target(), flush=True)
+        """Write one line, at once and in one piece: whoever follows the file, or writes there too, sees it."""
+        target = self._target()
+        target.write(f"{line}\n")
+        target.flush()
 
     def close(self) -> None:
         """Close the file; writing opens it again."""

@@ -21,6 +21,7 @@ Commands = Mapping[str, Callable[[dict[str, Any]], Any]]
 
 # Shorter than who asks us waits: so that it hears which worker is stuck.
 ASK_TIMEOUT = 10.0
+_LONGEST_NAME = 20
 _ADDED_UP = ("refused", "flows", "stored")
 _ADDED_UP_BY_NAME = ("rejected", "counters", "violations")
 
@@ -152,10 +153,12 @@ class _Commands:
         return {**answer, "worker": worker}
 
     def _flow_named(self, name: object) -> tuple[int, int]:
-        worker, point, flow = str(name).partition(".")
-        if not point or not worker.isdecimal() or not flow.isdecimal():
+        said = str(name)
+        worker, _, flow = said.partition(".")
+        if not (worker.isdecimal() and flow.isdecimal() and len(said) <= _LONGEST_NAME):
             raise ControlError(
-                f"flow {name}: of which worker? With --workers a flow is named W.N, as `wfpstream ctl flows` does",
+                f"flow {said[:_LONGEST_NAME]}: of which worker? With --workers a flow is named W.N, as "
+                "`wfpstream ctl flows` does",
                 "usage",
             )
         if not 1 <= int(worker) <= self._crew.workers.count:

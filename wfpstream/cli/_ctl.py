@@ -42,6 +42,9 @@ def ctl(ctx: click.Context, socket_path: str | None) -> None:
     ctx.obj = socket_path
 
 
+_LONGEST_NAME = 20
+
+
 class _FlowName(click.ParamType[int | str]):
     """`7`, and with workers `2.7`: flow 7 of worker 2."""
 
@@ -50,7 +53,7 @@ class _FlowName(click.ParamType[int | str]):
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
         """A number, or the text."""
         worker, point, flow = value.partition(".")
-        if not worker.isdecimal() or (point and not flow.isdecimal()):
+        if len(value) > _LONGEST_NAME or not worker.isdecimal() or (point and not flow.isdecimal()):
             self.fail(f"expected a flow such as 7, or 2.7 with workers, got {value!r}", param, ctx)
         return value if point else int(value)
 
