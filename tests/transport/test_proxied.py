@@ -154,12 +154,13 @@ async def test_those_who_never_finish_their_header_count_as_flows() -> None:
 @bounded
 async def test_the_limit_per_client_counts_whom_the_header_names() -> None:
     options = EngineOptions(limits=Limits(flows_per_client=1))
-    async with live(Probe(), accept_proxy=TRUSTED, options=options) as run:
+    async with live(Probe(), accept_proxy=TRUSTED, options=options, quiet=False) as run:
         header, other = (build_proxy_header(1, (host, 5), MET) for host in ("203.0.113.9", "203.0.113.10"))
         first = await speak(run, header)
         server = await run.accept()
         assert await read_all(await speak(run, header)) == (b"", "reset")
         assert run.proxy.refused == 1
+        assert [line.endswith("(flows_per_client)") for line in run.lines] == [True]
         await speak(run, other + b"x")
         assert await read_exactly(await run.accept(), 1) == b"x"
         await first.aclose()
