@@ -28,6 +28,16 @@ def test_matches_do_not_overlap_and_the_leftmost_wins() -> None:
     assert Matcher(b"aba").find_all(b"ababa-aba") == [0, 6]
 
 
+@given(st.binary(min_size=1, max_size=3), st.lists(st.binary(max_size=4), max_size=60), st.integers(0, 40))
+@example(b"ab", [b"b"] * 30 + [b"ab"], 0)
+@example(b"Qa", [b"Q"] * 30 + [b"Qa"], 2)
+def test_the_next_match_is_the_leftmost_one_however_common_its_rarest_byte(
+    pattern: bytes, pieces: list[bytes], start: int
+) -> None:
+    data = pattern.join(pieces)
+    assert Matcher(pattern).find(data, start) == data.find(pattern, start)
+
+
 def test_no_more_matches_are_found_than_asked_for() -> None:
     assert Matcher(b"a").find_all(b"aaaa", 2) == [0, 1]
     assert Matcher(b"a").find_all(b"aaaa", 0) == []

@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 
 from tests.callouts.support import all_cuts, check_every_cut, memory_driver, relay, streams, watched
 from wfpstream.callouts import StreamEdit
+from wfpstream.fwps import EngineOptions
 
-Mode = Literal["inline", "oob"]
-both_modes = pytest.mark.parametrize("mode", ["inline", "oob"])
+Mode = Literal["inline", "whole", "oob"]
+every_mode = pytest.mark.parametrize("mode", ["inline", "whole", "oob"])
 both_ways = pytest.mark.parametrize("inbound", [False, True])
 
 
-@both_modes
+@every_mode
 @both_ways
 @pytest.mark.parametrize(
     ("find", "replace", "before", "after"),
@@ -45,7 +46,7 @@ def test_every_cut_gives_the_same_text(
     )
 
 
-@both_modes
+@every_mode
 @given(
     find=st.text("ab", min_size=1, max_size=4),
     replace=st.text("abx", max_size=4),
@@ -62,7 +63,7 @@ def test_the_edit_is_what_replacing_in_the_whole_text_gives(
     assert outcome.violations == []
 
 
-@both_modes
+@every_mode
 def test_only_a_tail_that_may_begin_a_match_waits(mode: Mode) -> None:
     driver = memory_driver(StreamEdit(find="cloudy", replace="sunny", mode=mode))
     flow = driver.connect()
@@ -80,7 +81,7 @@ def test_only_a_tail_that_may_begin_a_match_waits(mode: Mode) -> None:
     driver.close()
 
 
-@both_modes
+@every_mode
 def test_count_limits_the_replacements_of_each_direction(mode: Mode) -> None:
     driver = memory_driver(StreamEdit(find="x", replace="y", mode=mode, count=2))
     flow = driver.connect()
@@ -93,7 +94,7 @@ def test_count_limits_the_replacements_of_each_direction(mode: Mode) -> None:
     driver.close()
 
 
-@both_modes
+@every_mode
 @pytest.mark.parametrize("local", ["client", "server"])
 @pytest.mark.parametrize(
     ("direction", "to_upstream", "to_client"),
@@ -119,7 +120,7 @@ def test_direction_is_meant_as_people_mean_it(
     driver.close()
 
 
-@both_modes
+@every_mode
 def test_inbound_is_what_arrives_at_the_local_host(mode: Mode) -> None:
     edit = StreamEdit(find="old", replace="new", mode=mode, direction="inbound")
     assert relay(edit, [b"old"], inbound=True, local="server").data == b"new"
@@ -173,7 +174,54 @@ def test_a_piece_full_of_matches_is_searched_once_and_asked_about_twice_a_match(
     assert edit.searched == len(data)
 
 
-@both_modes
+def test_whole_a_piece_full_of_matches_takes_one_decision() -> None:
+    class Counted(StreamEdit):
+        asked = 0
+
+        def classify_fn(self, *args: Any) -> None:
+            self.asked += 1
+            super().classify_fn(*args)
+
+    data = b"a-" * 65_536 + b"end of it -"
+    edit = Counted(find="-e", replace="+++", mode="whole")
+    assert relay(edit, [data[:-1], data[-1:]]).data == data.replace(b"-e", b"+++")
+    # The piece, its last byte with the FIN in sight and without, and the FIN.
+    assert edit.asked <= 5
+
+
+@every_mode
+@given(pieces=streams("ab-"), replace=st.text("-x", max_size=3))
+def test_unwatched_the_same_text_comes_out(mode: Mode, pieces: list[bytes], replace: str) -> None:
+    edit = StreamEdit(find="-a", replace=replace, mode=mode)
+    outcome = relay(edit, pieces, options=EngineOptions())
+    assert outcome.data == b"".join(pieces).replace(b"-a", replace.encode())
+    assert outcome.fin
+
+
+@pytest.mark.parametrize("mode", ["inline", "whole"])
+def test_unwatched_every_injection_is_complete_once_its_bytes_are_taken(
+    mode: Literal["inline", "whole"],
+) -> None:
+    driver = memory_driver(StreamEdit(find="-", replace="++", mode=mode), options=EngineOptions())
+    flow = driver.connect()
+    assert flow is not None
+    flow.remote.window = 3
+    flow.send(b"a-b-c")
+    driver.settle()
+    assert flow.remote.data == b"a++"
+    assert flow.flow.injected[0] == (2 if mode == "inline" else 7)
+    flow.remote.window = None
+    driver.settle()
+    assert flow.remote.data == b"a++b++c"
+    assert flow.flow.injected[0] == 0
+    flow.send_fin()
+    flow.receive_fin()
+    driver.settle()
+    assert flow.ended
+    driver.close()
+
+
+@every_mode
 def test_a_match_at_the_end_keeps_an_end_that_is_shown_with_it(mode: Mode) -> None:
     for pieces in all_cuts(b"so cloudy"):
         edit = StreamEdit(find="cloudy", replace="sunny", mode=mode)
@@ -197,7 +245,7 @@ def test_inline_an_injection_that_finds_no_room_drops_the_connection() -> None:
     assert b"a" not in outcome.data
 
 
-@both_modes
+@every_mode
 def test_draining_lets_everything_pass_unedited_and_loses_nothing(mode: Mode) -> None:
     edit = StreamEdit(find="cloudy", replace="sunny", mode=mode)
     driver = memory_driver(edit)

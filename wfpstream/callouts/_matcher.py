@@ -2,9 +2,18 @@
 
 Owns the scan of one piece: the non-overlapping matches, leftmost first, and the tail that may begin another.
 It must not know what happens at a match.
+
+Measured with 128 KiB of random bytes and a pattern of five, CPU: `bytes.find` on a copy 70 us, of which the copy is 3;
+`re` on the view itself 73 us, in text 93; `bytearray.find` 67 us. So the copy is not what costs, and `find` it is; but
+for a single byte `find` is C's memchr, which takes 7 us where that byte does not occur. Hence `find` below.
 """
 
 from __future__ import annotations
+
+# Bytes as common as this, the commonest first; any other one is taken for rarer.
+_COMMON = b"\x00 etaoinsrhldcumfpgwybvkxjqz\n\r\xff0123456789"
+# Where the rare byte is not rare, this many of it are looked at one by one (0.3 us each) before `find` takes over.
+_HITS = 8
 
 
 class Matcher:
@@ -17,32 +26,43 @@ class Matcher:
         ValueError: the pattern is empty.
     """
 
-    __slots__ = ("_fallback", "_first", "pattern")
+    __slots__ = ("_fallback", "_first", "_place", "_rare", "pattern")
 
     def __init__(self, pattern: bytes) -> None:
         if not pattern:
             raise ValueError("expected at least one byte to find")
         self.pattern = pattern
         self._first = pattern[:1]
+        self._place = max(range(len(pattern)), key=lambda place: _rarity(pattern[place]))
+        self._rare = pattern[self._place : self._place + 1]
         self._fallback = _fallbacks(pattern)
 
     def find(self, data: bytes, start: int = 0) -> int:
         """Where the next match begins, at or after `start`; -1 if there is none."""
-        return data.find(self.pattern, start)
+        pattern, rare, place = self.pattern, self._rare, self._place
+        at = start + place
+        for _ in range(_HITS):
+            at = data.find(rare, at)
+            if at < 0:
+                return -1
+            if data.startswith(pattern, at - place):
+                return at - place
+            at += 1
+        return data.find(pattern, at - place)
 
     def concerns(self, data: bytes) -> bool:
         """False: `data` has neither a match nor a tail that may begin one. Cheaper than asking for both."""
-        pattern = self.pattern
-        return pattern in data or data.find(self._first, max(0, len(data) - len(pattern) + 1)) >= 0
+        start = max(0, len(data) - len(self.pattern) + 1)
+        return data.find(self._first, start) >= 0 or self.find(data) >= 0
 
     def find_all(self, data: bytes, limit: int | None = None) -> list[int]:
         """Where the matches begin that do not overlap, leftmost first, at most `limit` of them."""
         found: list[int] = []
-        pattern, step = self.pattern, len(self.pattern)
-        at = data.find(pattern)
+        step = len(self.pattern)
+        at = self.find(data)
         while at >= 0 and (limit is None or len(found) < limit):
             found.append(at)
-            at = data.find(pattern, at + step)
+            at = self.find(data, at + step)
         return found
 
     def tail(self, data: bytes, start: int = 0) -> int:
@@ -63,6 +83,11 @@ class Matcher:
             if pattern[matched] == byte:
                 matched += 1
         return matched
+
+
+def _rarity(byte: int) -> int:
+    common = _COMMON.find(byte)
+    return common if common >= 0 else len(_COMMON)
 
 
 def _fallbacks(pattern: bytes) -> list[int]:

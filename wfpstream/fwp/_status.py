@@ -111,7 +111,7 @@ class NtStatus(IntEnum):
     @property
     def ok(self) -> bool:
         """NT_SUCCESS of this code; see `nt_success` for the two codes that surprise."""
-        return nt_success(self.value)
+        return self < _SIGN_BIT
 
 
 def status_of(value: int) -> NtStatus:

@@ -77,6 +77,7 @@ def put_judge(run_time: RunTime, judge: Judge) -> None:
         return self.carry_out(call)
 
     vars(injector)["inject"] = MethodType(inject, injector)
+    run_time.quick_injection.judged = True
 
 
 def take_judge(run_time: RunTime) -> None:
@@ -84,6 +85,7 @@ def take_judge(run_time: RunTime) -> None:
     for name in FAILING_CALLS - {INJECT}:
         vars(run_time).pop(name, None)
     vars(run_time.injector).pop("inject", None)
+    run_time.quick_injection.judged = False
 
 
 def _judged(call: Callable[..., Any], name: str, judge: Judge) -> Callable[..., Any]:

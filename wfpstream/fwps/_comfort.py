@@ -124,6 +124,10 @@ class Callout:
 
         Returns the status of the call; on a refusal nothing was injected and the buffer is freed at once.
         """
+        callout_id = self.callout_id(layer_id)
+        quick = self.fwps.quick_injection
+        if quick.inject(self.injection_handle, flow_id, callout_id, layer_id, stream_flags, data):
+            return NtStatus.STATUS_SUCCESS
         status, nbl = self.fwps.allocate_net_buffer_and_net_buffer_list(None, 0, 0, data, 0, len(data))
         if nbl is None:
             return status
@@ -132,7 +136,7 @@ class Callout:
             None,
             0,
             flow_id,
-            self.callout_id(layer_id),
+            callout_id,
             layer_id,
             stream_flags,
             nbl,

@@ -50,6 +50,8 @@ class InjectionHandle:
         "flags",
         "handle_id",
         "pending",
+        "provenance",
+        "serves_streams",
         "site",
         "waiters",
     )
@@ -58,6 +60,8 @@ class InjectionHandle:
         self.handle_id = handle_id
         self.address_family = address_family
         self.flags = flags
+        self.serves_streams = not flags or bool(flags & _STREAM)
+        self.provenance: Provenance = ((handle_id, None),)  # of bytes injected without a context
         self.pending = 0
         self.closing = False
         self.destroyed = False
@@ -244,7 +248,7 @@ class Injector:
     # -- tests of the validation table -----------------------------------------------------------------
 
     def lacks_stream(self, handle: InjectionHandle | None) -> bool:
-        return handle is not None and bool(handle.flags) and not handle.flags & _STREAM
+        return handle is not None and not handle.serves_streams
 
     def wrong_layer(self, call: InjectCall) -> bool:
         if call.layer_id not in _STREAM_LAYERS:
@@ -376,7 +380,7 @@ class Injector:
             if isinstance(nbl._record, BufferRecord):
                 self.ownership.hand_over(nbl._record, call.handle_id)
                 nbl._record.about = lane
-        _take_over_missed(flow, lane)
+        take_over_missed(flow, lane)
         lane.expect(buffers)
         call.handle.pending += len(buffers)
         flow.injected[call.direction] += call.data_length
@@ -495,15 +499,16 @@ class Injector:
     # -- completions -----------------------------------------------------------------------------------
 
     def complete(self, buffer: InjectedBuffer) -> None:
-        """CMP-1: call completionFn once for this list."""
+        """CMP-1: call completionFn once for this list; a quick injection has none."""
         core = self.core
         lane, nbl = buffer.lane, buffer.nbl
         flow = lane.stage.flow
         flow.injected[lane.direction] -= buffer.length
         flow.activity = core.clock()
-        nbl.status = buffer.status
-        nbl.next = None
-        self.ownership.hand_back(nbl)
+        if nbl is not None:
+            nbl.status = buffer.status
+            nbl.next = None
+            self.ownership.hand_back(nbl)
         if core.tracing:
             core.emit(
                 "inject_complete",
@@ -513,6 +518,17 @@ class Injector:
                 len=buffer.length,
                 **lane.stage.named,
             )
+        if nbl is not None:
+            self._call_completion(buffer, flow, lane)
+        handle = buffer.handle
+        handle.pending -= 1
+        if handle.closing and not handle.pending:
+            self._close(handle)
+        core.touch(flow)
+        core.mark(flow)
+
+    def _call_completion(self, buffer: InjectedBuffer, flow: Flow, lane: Lane) -> None:
+        core = self.core
         entry = lane.stage.entry
         frame = Frame("completion", flow, None, entry.callout_id if entry else 0)
         frame.about = lane
@@ -520,19 +536,13 @@ class Injector:
         outer, core.frame = core.frame, frame
         core.callbacks += 1
         try:
-            buffer.completion_fn(buffer.completion_context, nbl, core.options.dispatch_mode)
+            buffer.completion_fn(buffer.completion_context, buffer.nbl, core.options.dispatch_mode)
         except CALLOUT_FAULTS as error:
             core.violation("V-40", f"{type(error).__name__} out of completionFn: {error}", lane, error=error)
         finally:
             core.frame = outer
         if core.times_callbacks:
             core.check_budget("completionFn", began, lane, None)
-        handle = buffer.handle
-        handle.pending -= 1
-        if handle.closing and not handle.pending:
-            self._close(handle)
-        core.touch(flow)
-        core.mark(flow)
 
     def fail_outstanding(self, flow: Flow, status: NtStatus) -> bool:
         """CMP-9: the flow ends; every pending injection completes with `status`. False: there was none."""
@@ -569,7 +579,7 @@ def _last_of(first: NetBufferList | None) -> NetBufferList | None:
     return last
 
 
-def _take_over_missed(flow: Flow, lane: Lane) -> None:
+def take_over_missed(flow: Flow, lane: Lane) -> None:
     """ARB-11: what higher stages blocked lies before an injection, if nothing between them still waits.
 
     So does what a capture does not hold (POL-4).

@@ -235,12 +235,29 @@ class Passage:
 
     def complete_ready(self, lane: Lane) -> None:
         """CMP-6: completions of a stage and direction become due first in, first out."""
+        core = self.core
         outstanding = lane.outstanding
         while outstanding and outstanding[0].done:
-            self.core.due.append(outstanding.popleft())
-            self.core.plain = False
-        if not self.core.running:
-            self.core.request_turn()  # CMP-17
+            buffer = outstanding.popleft()
+            flow, handle = lane.stage.flow, buffer.handle
+            ended = flow.input_ended
+            if (
+                buffer.nbl is not None
+                or handle.closing
+                or flow.draining
+                or ended[0]
+                or ended[1]
+                or core.tracing
+            ):
+                core.due.append(buffer)
+                core.plain = False
+            else:
+                # As Injector.complete, where nobody is to be told, now or of what follows from it.
+                handle.pending -= 1
+                flow.injected[lane.direction] -= buffer.length
+                flow.activity = core.clock()
+        if core.due and not core.running:
+            core.request_turn()  # CMP-17
 
     def discard_queues(self, flow: Flow) -> None:
         """IND-18, DRP-2: everything held, queued or on its way between stages, in both directions."""

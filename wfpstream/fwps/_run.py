@@ -25,7 +25,8 @@ EMPTY_VIEW = memoryview(b"")
 class InjectedBuffer:
     """One NET_BUFFER_LIST of an accepted injection, until its completion (CMP-1).
 
-    `remaining` counts its bytes still in the pipeline; a FIN-only list waits for its FIN instead.
+    `remaining` counts its bytes still in the pipeline; a FIN-only list waits for its FIN instead. Without a list
+    (`nbl` None) there is nobody to tell when it is complete (`_quick_injection`).
     """
 
     __slots__ = (

@@ -36,6 +36,7 @@ from ._net_buffer import NetBufferList
 from ._options import EngineOptions
 from ._ownership import ALLOCATED, CLONE, Ownership
 from ._pipeline import Pipeline
+from ._quick_injection import QuickInjection
 from ._retiring import Retiring
 from ._stream_data import StreamData
 from ._timers import Timer
@@ -75,6 +76,7 @@ class RunTime(ConnectionServices):
         self.contexts = Contexts(core, self.callouts, self.waterfall, self.tracking)
         self.injector = Injector(core, self.callouts, self.ownership, self.waterfall)
         self.injector.next_handle = self._next_handle
+        self.quick_injection = QuickInjection(core, self.injector)
         self.retiring = Retiring(core, self.callouts, self.waterfall)
         self.pipeline = Pipeline(core, self.callouts, self.waterfall, self.retiring)
         self.lifecycle = Lifecycle(

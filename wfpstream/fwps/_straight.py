@@ -12,6 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from ._flow import LIVE
+from ._pieces import Pieces
 from ._run import EMPTY_VIEW, Run
 from ._stream_state import CALL, DATA, DIRECTION_FLAG, DISCONNECT_FLAG, FIN, FLUSH_FLAG, NO_MORE_DATA, PERMIT
 
@@ -28,13 +29,14 @@ Answer = tuple["ClassifyOut", "StreamCalloutIoPacket"]
 class StraightWay:
     """One per engine."""
 
-    __slots__ = ("_classifier", "_core", "_lifecycle", "_place", "_waterfall")
+    __slots__ = ("_classifier", "_core", "_lifecycle", "_pieces", "_place", "_waterfall")
 
     def __init__(self, core: Core, waterfall: Waterfall, lifecycle: Lifecycle) -> None:
         self._core = core
         self._waterfall = waterfall
         self._classifier = waterfall.classifier
         self._lifecycle = lifecycle
+        self._pieces = Pieces(core, waterfall)
         # Stands in for a lane's queue while its callout is asked.
         self._place: deque[Run] = deque((Run(EMPTY_VIEW, None, 0, 0, 0),))
 
@@ -185,8 +187,10 @@ class StraightWay:
                     lane.queue_up(run)
             if not effect:
                 lane.fresh += 1
-                self._waterfall.conclude(flow, lane, DATA, length, flags, 0, answer)
-                return False
+                if not self._pieces.take(flow, lane, run, flags, answer):
+                    return False
+                occupied[direction] = False
+                return not (core.dirty or core.due)
             # As Waterfall._move and Passage._release, then Passage.deliver at the next stage.
             lane.last_blocked = False
             lane.bytes = lane.visible = 0
