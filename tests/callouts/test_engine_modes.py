@@ -51,6 +51,10 @@ BUILT_INS: dict[str, tuple[Make, bytes]] = {
     "latency": (lambda: Latency(delay=0.5, jitter=0.3), TEXT),
     "framer": (Framer, TEXT),
     "pattern_drop": (lambda: PatternDrop(find="six"), TEXT),
+    "stream_edit whole": (
+        lambda: StreamEdit(find="e f", replace="-", mode="whole"),
+        TEXT.replace(b"e f", b"-"),
+    ),
     "allow_after": (lambda: AllowAfter(bytes=6), TEXT),
     "banner": (lambda: Banner(text="zero ", direction="both"), b"zero " + TEXT),
     "pend_fin": (lambda: PendFin(delay=0.5, trailer=" six"), TEXT + b" six"),

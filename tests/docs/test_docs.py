@@ -72,6 +72,12 @@ def blocks_of(page: str) -> list[Block]:
     ]
 
 
+def need_what_it_needs(page: str) -> None:
+    """Skip a page whose examples want an extra that is not installed."""
+    if page.endswith("find_patterns.md"):
+        pytest.importorskip("hyperscan", reason="hyperscan, of extra `match`, is not installed")
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where a page's files are written, and its commands run."""
@@ -113,6 +119,7 @@ def test_languages_are_known(page: str) -> None:
 
 @pytest.mark.parametrize("page", NAMES)
 def test_python(page: str, folder: Path) -> None:
+    need_what_it_needs(page)
     blocks = blocks_of(page)
     write_files(blocks, folder)
     namespace: dict[str, Any] = {"__name__": "example"}
@@ -147,6 +154,7 @@ def test_toml(page: str, folder: Path) -> None:
 def test_console(
     page: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    need_what_it_needs(page)
     blocks = blocks_of(page)
     write_files(blocks, folder)
     if not (folder / "wfpstream.toml").exists():

@@ -35,6 +35,7 @@ BUILT_IN = {
     "latency": "wfpstream.callouts.latency:Latency",
     "framer": "wfpstream.callouts.framer:Framer",
     "pattern_drop": "wfpstream.callouts.pattern_drop:PatternDrop",
+    "pattern_set": "wfpstream.callouts.pattern_set:PatternSet",
     "allow_after": "wfpstream.callouts.allow_after:AllowAfter",
     "banner": "wfpstream.callouts.banner:Banner",
     "pend_fin": "wfpstream.callouts.pend_fin:PendFin",
@@ -58,7 +59,7 @@ class CalloutInfo:
         filter_action: the type of its filters.
         options: its options, in order.
         example: a CALLOUT string that works as it stands.
-        error: why it could not be loaded, or empty; the rest is then empty too.
+        error: why it cannot be used here, or empty. Where it could not even be loaded the rest is empty too.
     """
 
     name: str
@@ -170,7 +171,14 @@ def _describe(name: str, source: str, cls: type[Callout]) -> CalloutInfo:
         filter_action=str(cls.filter_action),
         options=tuple(options),
         example=str(getattr(cls, "example", "")) or ",".join(part for part in (name, required) if part),
+        error=_unavailable(cls),
     )
+
+
+def _unavailable(cls: type[Callout]) -> str:
+    """A class that needs what may not be installed says so by a class method `unavailable`."""
+    why = getattr(cls, "unavailable", None)
+    return str(why()) if callable(why) else ""
 
 
 def _unknown(name: str) -> str:
