@@ -10,12 +10,13 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks import birth, engine, reload, replay, slow, verify
+from benchmarks import birth, engine, match, reload, replay, slow, verify
 from benchmarks.peers import long_main, peers_main
 
 MEASUREMENTS = {
     "birth": birth.measure,
     "engine": engine.measure,
+    "match": match.measure,
     "reload": reload.measure,
     "replay": replay.measure,
     "slow": slow.measure,

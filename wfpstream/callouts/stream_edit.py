@@ -166,8 +166,6 @@ class StreamEdit(WorkerCallout[EditLane]):
     def _plan(self, lane: EditLane, stream: StreamData) -> bool:
         """Search the indication; False if all of it passes."""
         data = stream.tobytes()
-        if not self._matcher.concerns(data):
-            return False
         matches, tail = self.search(data, lane.replaced)
         if not matches and not tail:
             return False
