@@ -138,7 +138,7 @@ def options_for(dice: random.Random, watched: bool) -> EngineOptions:
     return options
 
 
-def state_of(driver: MemoryDriver, flow: FlowEnds) -> tuple[Any, ...]:
+def state_of(driver: MemoryDriver, flow: FlowEnds, with_turn: bool = True) -> tuple[Any, ...]:
     """All that a driver and the books can see."""
     at_border = flow.flow
     levels = [
@@ -149,7 +149,8 @@ def state_of(driver: MemoryDriver, flow: FlowEnds) -> tuple[Any, ...]:
     ends = [(bytes(end.data), end.fin, end.reset, list(end.urgent)) for end in (flow.local, flow.remote)]
     engine = driver.engine
     whole = (at_border.stored, at_border.abort, flow.ended, at_border.offload_wanted)
-    return (levels, ends, whole, engine.has_pending, engine.next_deadline, dict(engine.counters))
+    pending = with_turn and engine.has_pending
+    return (levels, ends, whole, pending, engine.next_deadline, dict(engine.counters))
 
 
 def step(dice: random.Random, driver: MemoryDriver, flow: FlowEnds, ended: set[int]) -> None:
@@ -192,8 +193,8 @@ def play(
     dice = random.Random(seed)
     options = options_for(dice, watched)
     if kind is Editing:
-        # A quick injection has no completion to count, and asks for no round of its own: which of several flows is
-        # next is nobody's promise (CMP-16).
+        # A quick injection has no completion to count or to ask a turn for, and asks for no round of its own: which of
+        # several flows is next is nobody's promise (CMP-16).
         options.callbacks_per_turn = 1000
     driver = MemoryDriver(options)
     if not watched:
@@ -222,7 +223,7 @@ def play(
             step(dice, driver, flow, ended[flow.id])
         for each in flows:
             check_summaries(driver, each)
-            log.append(state_of(driver, each))
+            log.append(state_of(driver, each, with_turn=kind is Telling))
     driver.close()
     log += [state_of(driver, each) for each in flows]
     return log, list(driver.events), dict(driver.engine.violations)

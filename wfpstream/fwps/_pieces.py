@@ -39,6 +39,7 @@ class Pieces:
         True: the item is decided and has left the last stage. False: the general way goes on from here.
         """
         core, stage = self._core, lane.stage
+        flow.plain = 0
         direction = lane.direction
         is_last = stage.index + 1 == len(flow.lanes[direction])
         limit = core.options.callbacks_per_turn
@@ -92,7 +93,12 @@ class Pieces:
             return False
         lane.asked_again = 0
         lane.held_since = 0.0
-        lane.remainder = length - count
+        # As Lane.took: these bytes have left the queue.
+        lane.remainder = lane.bytes = lane.visible = length - count
+        lane.stage.flow.queued -= count
+        if count == length:
+            lane.queue.clear()
+            lane.fresh = 0
         if effect == BLOCK:
             lane.last_blocked = True
             lane.uncompensated = not lane.frame.injected
@@ -103,10 +109,8 @@ class Pieces:
                 run.view = run.view[count:]
                 run.length -= count
                 run.offset += count
-            self._shorten(lane, count)
             return True
         front = run.split(count) if count < length else run
-        self._shorten(lane, count)
         lane.last_blocked = False
         lane.permitted_o += count
         if lane.carry:
@@ -116,15 +120,6 @@ class Pieces:
         front.target = stage.next_sub_layer if effect == rules.PERMIT else stage.index + 1
         lane.outbox.append(front)
         return True
-
-    def _shorten(self, lane: Lane, count: int) -> None:
-        """The first bytes have left the queue: as Lane.took."""
-        if lane.remainder:
-            lane.bytes -= count
-            lane.visible -= count
-        else:
-            lane.queue.clear()
-            lane.bytes = lane.visible = lane.fresh = 0
 
     def _emerge(self, flow: Flow, lane: Lane) -> bool:
         """What left the last stage is owed to the receiver. False: there is something special among it."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from ._classify import STREAM_CONTEXT
 from ._core import Frame
 from ._flow import ABORT_NONE, LIVE, YES
+from ._pieces import Pieces
 from ._records import ClassifyOut, StreamCalloutIoPacket
 from ._run import EMPTY_VIEW, NO_RUNS, Run
 from ._stream_data import IndicatedData
@@ -78,6 +79,7 @@ class PlainWay:
         "_out",
         "_owed",
         "_packet",
+        "_pieces",
         "_place",
         "_run",
         "_waterfall",
@@ -89,6 +91,7 @@ class PlainWay:
         self._classifier = waterfall.classifier
         self._lifecycle = lifecycle
         self._general = general
+        self._pieces = Pieces(core, waterfall)
         self._run: Run | None = None
         self._owed: deque[Run] | None = None  # lent to the output of a flow until its bytes are sent
         self._new: list[Lane] = []  # they are treated as if they had been asked, while they are
@@ -268,7 +271,7 @@ class PlainWay:
         if left is None:
             return core.plain or self._go_on(flow, direction, run)
         self._hold(flow, left, own, run, answer)
-        self._leave(flow, left, length, flags, fault)
+        self._leave(flow, left, run, flags, fault)
         return False
 
     def _hold(self, flow: Flow, lane: Lane, own: deque[Run], run: Run, answer: int) -> None:
@@ -289,8 +292,8 @@ class PlainWay:
         flow.occupied[lane.direction] = True
         flow.plain = 0
 
-    def _leave(self, flow: Flow, lane: Lane, length: int, flags: int, fault: BaseException | None) -> None:
-        """This answer is for the general way, and so is all that follows."""
+    def _leave(self, flow: Flow, lane: Lane, run: Run, flags: int, fault: BaseException | None) -> None:
+        """This answer is for the way of pieces or the general one, and so is all that follows."""
         core = self._core
         data, packet, out = self._data, self._packet, self._out
         self._renew()
@@ -298,9 +301,12 @@ class PlainWay:
         core.callbacks = lane.stage.index + 1
         try:
             answer = self._classifier.answered(lane, DATA, data, packet, out, fault)
-            self._waterfall.conclude(flow, lane, DATA, length, flags, 0, answer)
-            self._lifecycle.flow_on(flow, lane.direction)
-            core.work()
+            done = self._pieces.take(flow, lane, run, flags, answer)
+            if done:
+                flow.occupied[lane.direction] = False
+            if not done or core.dirty or core.due:
+                self._lifecycle.flow_on(flow, lane.direction)
+                core.work()
         finally:
             core.running = False
             core.deliver_events()

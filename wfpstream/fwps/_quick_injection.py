@@ -94,6 +94,7 @@ class QuickInjection:
         lane.outstanding.append(buffer)
         lane.outbox.append(run)
         flow.occupied[direction] = True
+        flow.plain = 0
         handle.pending += 1
         flow.injected[direction] += length
         lane.injected += length
