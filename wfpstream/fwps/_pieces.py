@@ -53,6 +53,7 @@ class Pieces:
             elif lane.outbox and not self._emerge(flow, lane):
                 return False
             if not lane.remainder:
+                lane.rest()
                 return is_last and not lane.queue
             if (
                 core.dirty
@@ -118,7 +119,7 @@ class Pieces:
             lane.carry = 0
         front.answer = out.action_type
         front.target = stage.next_sub_layer if effect == rules.PERMIT else stage.index + 1
-        lane.outbox.append(front)
+        lane.hand_on(front)
         return True
 
     def _emerge(self, flow: Flow, lane: Lane) -> bool:

@@ -91,10 +91,8 @@ class QuickInjection:
         )
         run.missed = lane.carry
         lane.carry = 0
-        lane.outstanding.append(buffer)
-        lane.outbox.append(run)
-        flow.occupied[direction] = True
-        flow.plain = 0
+        lane.expect((buffer,))
+        lane.hand_on(run)
         handle.pending += 1
         flow.injected[direction] += length
         lane.injected += length
