@@ -515,14 +515,15 @@ async def test_a_defect_ends_one_connection_with_a_line(monkeypatch: pytest.Monk
         client, server = await run.pair()
         other, other_server = await run.pair()
         first = run.engine.flows[0]
-        settle = run.engine.settle_output
+        inputs = run.engine.fwps.inputs
+        settle = inputs.settle_output
 
         def broken(flow: Flow) -> None:
             if flow is first:
                 raise RuntimeError("defect")
             settle(flow)
 
-        monkeypatch.setattr(run.engine, "settle_output", broken)
+        monkeypatch.setattr(inputs, "settle_output", broken)
         await client.send_all(b"x")
         await other.send_all(b"fine")
         assert await read_all(server) == (b"x", "reset")

@@ -32,7 +32,7 @@ __all__ = ["TRY_AGAIN", "Offload", "may_begin"]
 # What one direction may move in a turn, bytes. One pipe full takes about half a millisecond, which is much where many
 # others wait for their turn.
 BUDGET = 1 << 20
-BUDGET_AMONG_MANY = BUDGET // 4
+BUDGET_AMONG_MANY = BUDGET // 2
 FEW_SOCKETS = 24
 # A flow that has moved less than this so many times in a row costs less when it is copied.
 LITTLE = 16 * 1024
