@@ -133,9 +133,7 @@ class Pieces:
                 return False
             outbox.popleft()
             run.seen = False
-            output.runs.append(run)
-            output.length += run.length
-            output.fresh += 1
+            output.put(run)
             if run.flags & flush:
                 output.push = True
         return True
