@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Report", "Sampler", "Watchdog"]
 
-# While nothing is overdue: a look costs some 20 us, so ten a second are not to be measured. Uneven, so that work that
-# comes round every tenth of a second is not missed for ever.
+# While nothing is overdue: a look costs 20 to 100 us, so a dozen a second are a thousandth of a processor. Uneven, so
+# that work that comes round every tenth of a second is not missed for ever.
 _AT_EASE = (0.067, 0.101, 0.083)
+# While no callback is called at all: whoever hangs next is found a little later, which he will still be there for.
+_ASLEEP = 0.5
 # While something is: a call of 50 ms is seen five times.
 _ALERT = 0.01
 # Without `timeouts.turn` there is nothing to look at; a reload may bring it.
@@ -104,6 +106,7 @@ class Sampler:
         on_stack: what runs now.
         where: the line that has been reached; asked only about calls that are overdue.
         clock: the engine's, seconds.
+        began: when the last callback began, by that clock; another value: there was one.
     """
 
     def __init__(
@@ -111,7 +114,10 @@ class Sampler:
         on_stack: Callable[[], OnStack | None],
         where: Callable[[], str | None],
         clock: Callable[[], float],
+        began: Callable[[], float],
     ) -> None:
+        self._began = began
+        self._last = -1.0
         self._on_stack = on_stack
         self._where = where
         self._clock = clock
@@ -141,6 +147,9 @@ class Sampler:
             self._see(overdue, now)
         if self._tallies:
             return _ALERT
+        last, self._last = self._last, self._began()
+        if found is None and last == self._last and not self._looks_again:
+            return _ASLEEP
         self._looks_again = found is not None and not self._looks_again
         # What is on the stack may be a long call that has only begun: one more look tells.
         return max(0.001, budget - age) if self._looks_again else next(self._pauses)
@@ -187,7 +196,8 @@ class Watchdog:
         self._log = log
         self._token = trio.lowlevel.current_trio_token()
         self._watched = threading.get_ident()
-        self._sampler = Sampler(engine.overruns.on_stack, self._where, engine.now)
+        overruns = engine.overruns
+        self._sampler = Sampler(overruns.on_stack, self._where, engine.now, lambda: overruns.since)
         self._reports: list[
             Report
         ] = []  # on their way to the loop; replaced as long as it does not take them
