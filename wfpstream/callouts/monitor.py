@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any, Literal
@@ -183,8 +182,10 @@ class Monitor(Callout):
     ) -> None:
         """Take note of a flow that may never say a byte."""
         inspect(classify_out)
-        with suppress(NoLane):  # then with the first byte
+        try:
             self.lanes.establish(in_fixed_values, in_meta_values)
+        except NoLane:  # then with the first byte
+            return
 
     def classify_fn(
         self,

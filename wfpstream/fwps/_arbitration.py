@@ -271,7 +271,7 @@ class Arbitration:
         context = self.flow.contexts.get((self.layer_id, entry.callout_id), 0) if self.flow is not None else 0
         if entry.conditional_on_flow and not context:
             return
-        if entry.flags & self.required_flags != self.required_flags:
+        if self.required_flags and entry.flags & self.required_flags != self.required_flags:
             return
         self.rights = self._entry_rights(filter)
         self.current = (filter, entry)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import groupby
 from typing import Any, Final, NamedTuple
 
@@ -19,6 +20,7 @@ __all__ = ["LISTENER_FIELD", "Condition", "compile_conditions"]
 LISTENER_FIELD: Final = -1
 """Field index of the extension field `listener` (4.1): not a fixed value, given beside them."""
 
+_EMPTY: Final = DataType.EMPTY
 _Test = Callable[[Any], bool]
 
 
@@ -63,11 +65,19 @@ def _listener_match(groups: tuple[tuple[_Test, ...], ...]) -> Callable[[str], bo
 
 def _field_match(field_index: int, tests: tuple[_Test, ...]) -> MatchFunction:
     """One field against its alternatives."""
+    if len(tests) == 1:  # most conditions, and thousands of them are asked when a policy is large
+        test = tests[0]
+
+        def value_matches(fixed_values: Sequence[FwpValue], listener: str) -> bool:
+            value = fixed_values[field_index]
+            return value.type is not _EMPTY and test(value.value)
+
+        return value_matches
 
     def field_matches(fixed_values: Sequence[FwpValue], listener: str) -> bool:
         value = fixed_values[field_index]
         # FLD-12: nothing matches a field without a value, not even "not equal".
-        return value.type is not DataType.EMPTY and any(test(value.value) for test in tests)
+        return value.type is not _EMPTY and any(test(value.value) for test in tests)
 
     return field_matches
 
@@ -100,6 +110,8 @@ def _test(match_type: MatchType, value: FwpValue) -> _Test:
     if match_type == MatchType.EQUAL_CASE_INSENSITIVE:
         folded = wanted.casefold()
         return lambda field: bool(field.casefold() == folded)
+    if match_type == MatchType.EQUAL:
+        return partial(operator.eq, wanted)
     compare = _COMPARISONS[match_type]
     return lambda field: compare(field, wanted)
 
