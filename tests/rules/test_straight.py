@@ -19,6 +19,7 @@ from wfpstream.fwp import ActionType, NtStatus
 from wfpstream.fwpm import Callout as CalloutObject
 from wfpstream.fwpm import DisplayData, Filter, layer_key_of
 from wfpstream.fwps import Flow, LayerId, NetBufferList, StreamData
+from wfpstream.fwps._held import HELD, HeldWay
 from wfpstream.fwps._inputs import Inputs
 from wfpstream.fwps._pieces import Pieces
 from wfpstream.fwps._plain import UNSENT, PlainWay
@@ -174,7 +175,10 @@ def check_summaries(driver: MemoryDriver, flow: FlowEnds) -> None:
     for direction in (0, 1):
         output = at_border.output(direction)
         assert output.length == sum(run.length for run in output.runs)
-    if at_border.plain:
+    if at_border.plain in HELD:
+        direction = HELD.index(at_border.plain)
+        assert way.held.only_holds(at_border, direction, at_border.lanes[direction][0])
+    elif at_border.plain:
         assert at_border.plain < min(UNSENT), "the driver has settled"
         assert at_border.plain & way.ways_of(at_border) == at_border.plain
     if driver.engine.fwps.core.plain:
@@ -266,6 +270,7 @@ def close_short_ways(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(StraightWay, "is_open", lambda self, flow, direction: False)
     monkeypatch.setattr(StraightWay, "is_quiet", lambda self, flow: False)
     monkeypatch.setattr(PlainWay, "ways_of", lambda self, flow: 0)
+    monkeypatch.setattr(HeldWay, "only_holds", lambda self, flow, direction, lane: False)
     monkeypatch.setattr(Inputs, "_stores_nothing", lambda self, flow: False)
     monkeypatch.setattr(QuickInjection, "inject", lambda self, *call: False)
 

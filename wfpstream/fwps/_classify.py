@@ -20,7 +20,7 @@ from ._records import (
     IncomingValues,
     StreamCalloutIoPacket,
 )
-from ._stream_data import IndicatedData, Segment, StreamData
+from ._stream_data import IndicatedData, Pieces, Segment, StreamData
 from ._stream_state import ABORT, DATA, FIN, URGENT
 from ._violations import CALLOUT_FAULTS
 from ._watched_metadata import watching
@@ -133,7 +133,7 @@ class Classifier:
         if frame.clones or data._chain is not None:
             self.ownership.after_classify(frame, data, self._is_block(lane, kind, out, packet, result))
         else:
-            data._segments = data._offset = None  # as `invalidate`
+            data._segments = data._offset = data._view = data._pieces = None  # as `invalidate`
         return result
 
     def _classify_watched(
@@ -171,7 +171,7 @@ class Classifier:
         if frame.clones or data._chain is not None:
             self.ownership.after_classify(frame, data, self._is_block(lane, kind, out, packet, result))
         else:
-            data._segments = data._offset = None  # as `invalidate`
+            data._segments = data._offset = data._view = data._pieces = None  # as `invalidate`
         if poison is not None:
             for buffer in poison:
                 buffer[:] = b"\xdd" * len(buffer)
@@ -271,7 +271,7 @@ class Classifier:
         """Verification: every indication has its own buffer, poisoned on return (V-27)."""
         buffers = []
         own: list[Segment] = []
-        for view, provenance in segments:
+        for view, provenance in segments.split() if isinstance(segments, Pieces) else segments:
             buffer = bytearray(view)
             buffers.append(buffer)
             own.append((memoryview(buffer), provenance))

@@ -19,6 +19,7 @@ from ._run import EXPEDITED, NO_RUNS, Run
 from ._stream_state import (
     CALL,
     DEFERRED,
+    IDLE,
     INSPECTION,
     NEED_MORE,
     PASS,
@@ -119,6 +120,38 @@ class Lane(LaneStore):
         else:
             self.took(front)
         return front
+
+    def keep(self) -> None:
+        """Copy what lies in the driver's buffer; what waits for more, or for a continue, is put together."""
+        if self.mode != IDLE and self.fresh:
+            self._keep_together()
+        super().keep()
+        if self.queue:
+            self.queue[0].trim()
+
+    def _keep_together(self) -> None:
+        """Only runs put in since the last time can be borrowed (linear in them)."""
+        queue, index = self.queue, self.stage.index
+        late = [queue.pop() for _ in range(min(self.fresh, len(queue)))]
+        self.fresh = 0
+        while late:
+            run = late.pop()
+            before = queue[-1] if queue else None
+            if before is None or before.target > index or run.target > index or not before.absorb(run):
+                run.keep()
+                queue.append(run)
+
+    def put_together(self, count: int) -> None:
+        """The first `count` runs are shown together, once more: they lie together from now on."""
+        queue, index = self.queue, self.stage.index
+        shown = [queue.popleft() for _ in range(count)]
+        more = sum(run.length for run in shown)
+        kept: list[Run] = []
+        for run in shown:
+            more -= run.length
+            if not (kept and kept[-1].target <= index and run.target <= index and kept[-1].absorb(run, more)):
+                kept.append(run)
+        queue.extendleft(reversed(kept))
 
     @property
     def held(self) -> int:
@@ -495,7 +528,7 @@ class Flow:
 
     def may_read(self, direction: int) -> int:
         """YES, HELD_BACK (deferred), FULL (back-pressure) or READ_ENDED: a level, not an edge."""
-        if self.plain == QUIET:
+        if self.plain in (QUIET, 16 << direction):  # see `_plain`, `_held`
             return YES
         if self.phase != LIVE or self.input_ended[direction]:
             return READ_ENDED

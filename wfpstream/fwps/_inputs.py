@@ -12,7 +12,7 @@ from . import _stream_state as rules
 from ._bookkeeping import ledger_of
 from ._flow import ENDED, LIVE
 from ._offload import Offloading
-from ._plain import UNSENT, PlainWay
+from ._plain import ANY_UNSENT, UNSENT, PlainWay
 from ._run import EMPTY_VIEW, Run
 from ._straight import StraightWay
 
@@ -242,7 +242,7 @@ class Inputs:
 
     def settle_output(self, flow: Flow) -> None:
         """Copy whatever still lies in the driver's buffer, and count what is kept (IND-25)."""
-        if 0 < flow.plain < UNSENT[0]:
+        if flow.plain and not flow.plain & ANY_UNSENT:
             return
         flow.plain = 0
         if flow.waits_since is not None:
@@ -277,11 +277,13 @@ class Inputs:
     def _keep_stages(self, flow: Flow, direction: int) -> None:
         empty = True
         for lane in flow.lanes[direction]:
-            if lane.is_empty:
+            queue, outbox = lane.queue, lane.outbox
+            if not (queue or outbox or lane.mode):
                 lane.rest()
             else:
                 empty = False
-                lane.keep()
+                if lane.fresh or outbox or (queue and queue[0].hoard is not None):
+                    lane.keep()
         flow.occupied[direction] = not empty
 
     def recount(self, flow: Flow) -> None:

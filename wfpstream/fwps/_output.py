@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from itertools import islice
 
 from ._run import EXPEDITED, NO_RUNS, Run
 
 MAX_PIECES = 256  # fewer than IOV_MAX (1024): more pieces in one sendmsg gain nothing
 MAX_BATCH = 1 << 20
+SMALL = 4096  # bytes; larger pieces are not copied once more to lie beside others
 
 
 class Output:
@@ -117,6 +117,8 @@ class Output:
             else:
                 run.view = run.view[taken:]
                 run.length -= taken
+                if run.owner is None:
+                    run.offset += taken
             if run.owner is not None:
                 gone(run, taken)
 
@@ -146,7 +148,14 @@ class Output:
         self.discarded_i += rest
 
     def keep(self) -> None:
-        """Copy what lies in the driver's buffer: only runs put in since the last time can."""
-        for run in islice(reversed(self.runs), self.fresh):
-            run.keep()
+        """Copy what lies in the driver's buffer: only runs put in since the last time can. Small ones lie together."""
+        runs = self.runs
+        late = [runs.pop() for _ in range(min(self.fresh, len(runs)))]
         self.fresh = 0
+        while late:
+            run = late.pop()
+            if run.length > SMALL or not runs or not runs[-1].absorb(run):
+                run.keep()
+                runs.append(run)
+        if runs:
+            runs[0].trim()

@@ -402,7 +402,7 @@ class Ownership:
 
     def is_valid(self, data: StreamData) -> bool:
         """CLN-2."""
-        if data.segments() is not None:
+        if data.is_indicated:
             return True
         chain = data._chain
         return chain is not None and all(self._is_source(nbl._record) for nbl in chain_of(chain))

@@ -43,6 +43,7 @@ class Passage:
         lane.carry = 0
         run.answer = answer
         run.last = True
+        run.many = False
         run.target = destination
         lane.hand_on(run)
         return run
@@ -51,30 +52,12 @@ class Passage:
         """ACT-12: the bytes are gone for everybody behind; ARB-11 lets them know how many."""
         lane.count_blocked(run)
         lane.carry += run.missed + (run.length if run.owner is None else 0)
-        if self.core.tracing:
-            self.core.emit(
-                "discard",
-                flow,
-                dir=flow.direction_name(lane.direction),
-                len=run.length,
-                reason="blocked",
-                offset=run.offset,
-                **lane.stage.named,
-            )
+        self._emit_discard(flow, lane.direction, run, "blocked", lane.stage)
         self.gone(run, run.length)
 
     def _discard(self, flow: Flow, lane: Lane, run: Run, reason: str) -> None:
         lane.count_discarded(run)
-        if self.core.tracing:
-            self.core.emit(
-                "discard",
-                flow,
-                dir=flow.direction_name(lane.direction),
-                len=run.length,
-                reason=reason,
-                offset=run.offset,
-                **lane.stage.named,
-            )
+        self._emit_discard(flow, lane.direction, run, reason, lane.stage)
         self.gone(run, run.length)
 
     # -- transport between stages ------------------------------------------------------------------------
@@ -218,8 +201,9 @@ class Passage:
         stage = lane.stage
         permits = stage.permits_as_allowed or stage.kind == rules.PERMIT_ALL
         ends_item = run.last
+        many = run.many
         self._release(flow, lane, run, stage.next_sub_layer if permits else stage.index + 1, run.answer)
-        run.last = ends_item
+        run.last, run.many = ends_item, many
 
     # -- bytes that leave ----------------------------------------------------------------------------------
 
@@ -272,7 +256,7 @@ class Passage:
                         run.seen = False
                     if not run.fin:
                         lane.count_discarded(run)
-                        self._emit_discard(flow, direction, run)
+                        self._emit_discard(flow, direction, run, flow.end_reason)
                 lane.mode = IDLE
                 lane.remainder = 0
 
@@ -286,15 +270,15 @@ class Passage:
             lanes[index].count_discarded(run)
         else:
             flow.out[direction].count_discarded(run)
-        self._emit_discard(flow, direction, run)
+        self._emit_discard(flow, direction, run, flow.end_reason)
 
-    def _emit_discard(self, flow: Flow, direction: int, run: Run) -> None:
-        if self.core.tracing:
-            self.core.emit(
-                "discard",
-                flow,
-                dir=flow.direction_name(direction),
-                len=run.length,
-                reason=flow.end_reason,
-                offset=run.offset,
-            )
+    def _emit_discard(
+        self, flow: Flow, direction: int, run: Run, reason: str, stage: Stage | None = None
+    ) -> None:
+        """One event for each piece, wherever the pieces lie."""
+        if not self.core.tracing:
+            return
+        whose = stage.named if stage is not None else {}
+        name = flow.direction_name(direction)
+        for offset, piece in run.pieces():
+            self.core.emit("discard", flow, dir=name, len=len(piece), reason=reason, offset=offset, **whose)

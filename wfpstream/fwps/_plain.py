@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from ._classify import STREAM_CONTEXT
 from ._core import Frame
 from ._flow import ABORT_NONE, LIVE, YES
+from ._held import HeldWay
 from ._pieces import Pieces
 from ._records import ClassifyOut, StreamCalloutIoPacket
 from ._run import EMPTY_VIEW, NO_RUNS, Run
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
     from ._overruns import Overruns
     from ._waterfall import Waterfall
 
-# Flow.plain: bit d, the next item of direction d may go the plain way; bit 2 + d, one has gone and is not sent yet.
+# Flow.plain: bit d, the next item of direction d may go the plain way; bit 2 + d, one has gone and is not sent yet
+# (bit 4 + d: `_held`).
 WAYS: Final = (1, 2)
 UNSENT: Final = (4, 8)
 ANY_UNSENT: Final = 12
@@ -83,6 +85,7 @@ class PlainWay:
         "_place",
         "_run",
         "_waterfall",
+        "held",
     )
 
     def __init__(self, core: Core, waterfall: Waterfall, lifecycle: Lifecycle, general: GeneralWay) -> None:
@@ -91,16 +94,21 @@ class PlainWay:
         self._classifier = waterfall.classifier
         self._lifecycle = lifecycle
         self._general = general
+        self.held = HeldWay(core)
         self._pieces = Pieces(core, waterfall)
         self._run: Run | None = None
         self._owed: deque[Run] | None = None  # lent to the output of a flow until its bytes are sent
         self._new: list[Lane] = []  # they are treated as if they had been asked, while they are
         # Stands in for a lane's queue while its callout is asked.
         self._place: deque[Run] = deque((Run(EMPTY_VIEW, None, 0, 0, 0),))
+        self._free = 0
+        self._data: IndicatedData
         self._renew()
 
     def _renew(self) -> None:
-        """Objects that nobody has seen yet."""
+        """Objects that nobody has seen yet; what somebody kept of the others shows nothing any more (IND-22)."""
+        if self._free:
+            self._data._view = self._data._segments = self._data._offset = None
         self._data = IndicatedData(0, 0, None, None, self._core.options.indicate_mdls)
         self._packet = StreamCalloutIoPacket(self._data, 0)
         self._out = ClassifyOut()
@@ -166,6 +174,8 @@ class PlainWay:
         return True
 
     def _otherwise(self, flow: Flow, direction: int, view: memoryview) -> bool:
+        if flow.queued and self.held.add(flow, direction, view):
+            return False
         self._new = new = [lane for lane in flow.lanes[direction] if not lane.classified]
         for lane in new:
             _take_for_old(lane)

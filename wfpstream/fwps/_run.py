@@ -8,11 +8,13 @@ It must not know stages or flows.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from typing import Any, Final, NoReturn
 
 from wfpstream.fwp import NtStatus
 
 from ._constants import StreamFlags
+from ._hoard import Hoard
 
 EXPEDITED = int(StreamFlags.RECEIVE_EXPEDITED | StreamFlags.SEND_EXPEDITED)
 
@@ -20,6 +22,9 @@ Provenance = tuple[tuple[int, object], ...]
 """(injection handle, injection context) of every injection these bytes came through, oldest first (QPI-2)."""
 
 EMPTY_VIEW = memoryview(b"")
+
+# Less than this is not worth copying for the memory behind it.
+_WORTH_TRIMMING = 1024
 
 
 class InjectedBuffer:
@@ -68,6 +73,8 @@ class Run:
         last: ends an item; runs of one item are indicated together (IND-21).
         answer: the action type the last callout left in classifyOut for these bytes (IND-8).
         offset: place in the original stream of its first byte, bytes (for events; injected: where it entered).
+        hoard: where its bytes lie with the borders of their pieces (NMD-5), if they came in several.
+        many: items end at borders inside of it as well.
     """
 
     __slots__ = (
@@ -75,8 +82,10 @@ class Run:
         "borrowed",
         "fin",
         "flags",
+        "hoard",
         "last",
         "length",
+        "many",
         "missed",
         "offset",
         "owner",
@@ -110,6 +119,8 @@ class Run:
         self.seen = False
         self.last = True
         self.answer = 0
+        self.hoard: Hoard | None = None
+        self.many = False
 
     def split(self, length: int) -> Run:
         """Cut off and return the first `length` bytes; this run keeps the rest.
@@ -129,6 +140,7 @@ class Run:
         front.seen = self.seen
         front.answer = self.answer
         front.last = True
+        front.hoard, front.many = self.hoard, self.many
         self.missed = 0
         self.view = self.view[length:]
         self.length -= length
@@ -136,11 +148,106 @@ class Run:
             self.offset += length
         return front
 
+    def first_item(self) -> Run:
+        """Cut off and return the first item of several, or this run if it is the last one."""
+        assert self.hoard is not None
+        length = self.hoard.first_item(self.offset, self.length)
+        front = self if length == self.length else self.split(length)
+        front.many = False
+        if front is not self:
+            self.many = self.hoard.first_item(self.offset, self.length) < self.length
+        return front
+
     def keep(self) -> None:
         """Copy borrowed bytes: the driver is about to reuse its buffer (architecture, borrowed bytes)."""
         if self.borrowed:
             self.view = memoryview(bytes(self.view))
             self.borrowed = False
+
+    def trim(self) -> None:
+        """IND-25: a piece that would keep a larger buffer alive is copied when it uses less than a quarter of it."""
+        if self.borrowed or self.owner is not None or self.fin:
+            return
+        memory = len(self.view.obj)  # type: ignore[arg-type]
+        if memory <= _WORTH_TRIMMING or self.length * 4 >= memory:
+            return
+        if self.hoard is None:
+            self.view = memoryview(bytes(self.view))
+        else:
+            self._move(0)
+
+    def absorb(self, following: Run, more: int = 0) -> bool:
+        """Take in the run that follows, if that changes nothing but where its bytes lie.
+
+        `more` says how many bytes are likely to come after that.
+        """
+        if (
+            self.owner is not None
+            or following.owner is not None
+            or self.fin
+            or following.fin
+            or (self.flags | following.flags) & EXPEDITED
+            or self.flags != following.flags
+            or self.answer != following.answer
+            or self.seen != following.seen
+            or following.missed
+            or self.offset + self.length != following.offset
+        ):
+            return False
+        hoard = self.hoard
+        if hoard is None or hoard.end != following.offset or not hoard.has_room(following.length):
+            hoard = self._move(following.length + more)
+        following._put_into(hoard)
+        self.many = self.many or self.last or following.many
+        self.last = following.last
+        self.length += following.length
+        self.view = hoard.view(self.offset, self.length)
+        return True
+
+    def extend(self, view: memoryview, flags: int, offset: int) -> bool:
+        """As `absorb` of an item of original bytes that nobody has seen; only where they lie in a hoard already."""
+        hoard = self.hoard
+        if (
+            hoard is None
+            or hoard.end != offset
+            or self.flags != flags
+            or self.answer
+            or self.seen
+            or not self.last
+            or self.offset + self.length != offset
+            or not hoard.has_room(len(view))
+        ):
+            return False
+        hoard.add(view, True)
+        self.many = True
+        self.length += len(view)
+        self.view = hoard.view(self.offset, self.length)
+        return True
+
+    def _move(self, more: int) -> Hoard:
+        """Into a new hoard, with room for `more` bytes, and as much again for what comes then."""
+        hoard = Hoard(self.offset, 2 * (self.length + more) if more else self.length)
+        self._put_into(hoard)
+        self.hoard = hoard
+        self.view = hoard.view(self.offset, self.length)
+        self.borrowed = False
+        return hoard
+
+    def _put_into(self, hoard: Hoard) -> None:
+        if self.hoard is None:
+            hoard.add(self.view, self.last)
+        else:
+            hoard.add_pieces(self.view, self.hoard, self.offset, self.many, self.last)
+
+    def pieces(self) -> Iterator[tuple[int, memoryview]]:
+        """What it came in: the place and the bytes of each piece."""
+        if self.hoard is None:
+            yield self.offset, self.view
+            return
+        at = 0
+        for length in self.hoard.lengths(self.offset, self.length):
+            yield self.offset + at, self.view[at : at + length]
+            at += length
 
     def __repr__(self) -> str:
         kind = "FIN" if self.fin else f"{self.length} bytes"

@@ -6,12 +6,26 @@ indication is built only when a callout looks at it. It must not know flows, sta
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from ._net_buffer import Mdl, NetBuffer, NetBufferList, chain_of, list_over, views_from
 
 Segment = tuple[memoryview, object]
 """A view and the provenance of its bytes (QPI-1), as the pipeline keeps them."""
+
+
+class Pieces(list[Segment]):
+    """Segments, each of which may have come in several pieces: those are looked at only if somebody asks.
+
+    Args:
+        split: makes a segment of each piece.
+    """
+
+    __slots__ = ("split",)
+
+    def __init__(self, segments: list[Segment], split: Callable[[], list[Segment]]) -> None:
+        super().__init__(segments)
+        self.split = split
 
 
 class StreamDataOffset:
@@ -50,7 +64,7 @@ class StreamData:
     connection's (IND-22).
     """
 
-    __slots__ = ("_chain", "_offset", "_segments", "_view", "data_length", "flags", "lane", "mdls")
+    __slots__ = ("_chain", "_offset", "_pieces", "_segments", "_view", "data_length", "flags", "lane", "mdls")
 
     def __init__(
         self,
@@ -64,7 +78,9 @@ class StreamData:
         self._offset = data_offset
         self._chain = net_buffer_list_chain
         self._segments: list[Segment] | None = None
-        self._view: memoryview | None = None  # of original bytes in one piece: all that `_segments` would say
+        # What `_segments` would say, while nobody has asked: all the bytes in one view, or how to make them.
+        self._view: memoryview | None = None
+        self._pieces: Pieces | None = None
         self.lane: object = None
         self.mdls = 1  # into how many MDLs an indicated list is split (CLN-12)
 
@@ -94,7 +110,7 @@ class StreamData:
 
     def pieces(self) -> Iterator[memoryview]:
         """The data as contiguous views, in order, at most `data_length` bytes."""
-        segments = self.segments()
+        segments = self._pieces if self._pieces is not None else self.segments()
         if segments is not None and self._chain is None:
             for view, _ in segments:
                 yield view
@@ -134,13 +150,21 @@ class StreamData:
 
     def segments(self) -> list[Segment] | None:
         """The pipeline's own pieces while the indication lasts, else None."""
-        if self._segments is None and self._view is not None:
-            self._segments = [(self._view, ())]
+        if self._segments is None:
+            if self._pieces is not None:
+                self._segments = self._pieces.split()
+            elif self._view is not None:
+                self._segments = [(self._view, ())]
         return self._segments
+
+    @property
+    def is_indicated(self) -> bool:
+        """It is the engine's, and the indication lasts."""
+        return self._view is not None or self._segments is not None or self._pieces is not None
 
     def invalidate(self, keep_chain: bool) -> None:
         """End of the classify (IND-22): the views go back unless the chain was referenced (REF-1)."""
-        self._segments = self._view = None
+        self._segments = self._view = self._pieces = None
         if not keep_chain:
             self._chain = None
             self._offset = None
@@ -224,8 +248,14 @@ class IndicatedData(StreamData):
         self.data_length = data_length
         self._offset = None
         self._chain = None
-        self._segments = segments
-        self._view = None
+        self._view = self._pieces = None
+        if type(segments) is Pieces:
+            self._segments = None
+            self._pieces = segments
+            if len(segments) == 1:
+                self._view = segments[0][0]
+        else:
+            self._segments = segments
         self.lane = lane
         self.mdls = mdls
 

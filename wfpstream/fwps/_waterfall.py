@@ -7,17 +7,18 @@ must not know drivers, nor how a service call is validated.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from . import _stream_state as rules
 from ._passage import Passage
 from ._run import EXPEDITED, Run
+from ._stream_data import Pieces, Segment
 from ._stream_state import ABORT, DATA, DEFERRED, FIN, IDLE, NEED_MORE, URGENT
 
 if TYPE_CHECKING:
     from ._flow import Flow, Lane, Stage
     from ._records import ClassifyOut, StreamCalloutIoPacket
-    from ._stream_data import Segment
 
 ENDLESS_REQUESTS = 64  # V-51
 
@@ -59,7 +60,9 @@ class Waterfall(Passage):
         """One item of those that left this stage reaches the next stage that looks at it, or the output."""
         outbox = lane.outbox
         while outbox:
-            run = outbox.popleft()
+            run = outbox[0].first_item() if outbox[0].many else outbox[0]
+            if run is outbox[0]:
+                outbox.popleft()
             self.deliver(flow, lane.direction, run, lane.stage.index + 1)
             if run.last:
                 return
@@ -148,16 +151,35 @@ class Waterfall(Passage):
         """The runs of the next indication as views, their length, their extra flags, and where they begin."""
         queue = lane.queue
         head = queue[0]
+        if one_item and head.many:
+            first = head.first_item()
+            if first is not head:
+                queue.appendleft(first)
+                head = first
         if one_item and head.last:  # the common case: one read, one indication (IND-3)
             lane.show(head)
-            return [(head.view, head.provenance)], head.length, head.flags, head.answer, head.offset
-        index = lane.stage.index
-        segments: list[Segment] = []
-        length = extra = place = 0
-        first: Run | None = None
-        while place < len(queue):
-            run = queue[place]
-            place += 1
+            return _segments_of([head]), head.length, head.flags, head.answer, head.offset
+        shown = self._gather(lane, wanted, one_item)
+        again = head.seen
+        lane.show(shown[0])
+        length = extra = 0
+        for run in shown:
+            lane.mark_seen(run)
+            length += run.length
+            extra = (extra | run.flags) & ~rules.FLUSH_FLAG[0] | run.flags & rules.FLUSH_FLAG[0]  # NMD-5
+        if again and len(shown) > 1:
+            # Asked for again and again, what is held would be put together again and again.
+            last = shown[-1]
+            lane.put_together(next(place for place, run in enumerate(queue, 1) if run is last))
+            shown = self._gather(lane, length, one_item)
+        return _segments_of(shown), length, extra, shown[0].answer, shown[0].offset
+
+    def _gather(self, lane: Lane, wanted: int, one_item: bool) -> list[Run]:
+        """The runs of one item, or of `wanted` bytes: at their end a run may be cut in two."""
+        queue, index = lane.queue, lane.stage.index
+        shown: list[Run] = []
+        length = cut = 0
+        for run in queue:
             if run.fin or (run.flags & EXPEDITED and run.target <= index):
                 break
             if run.target > index:
@@ -166,20 +188,24 @@ class Waterfall(Passage):
                 self._count_missed_inside(lane, run)
                 continue
             if wanted and length + run.length > wanted:
-                queue.insert(place - 1, run.split(wanted - length))
-                lane.fresh += 1
-                run = queue[place - 1]
-            if first is None:
-                first = run
-                lane.show(run)
-            lane.mark_seen(run)
-            segments.append((run.view, run.provenance))
+                cut = wanted - length
+                break
+            if one_item and run.many and run.hoard is not None:
+                cut = run.hoard.first_item(
+                    run.offset, run.length
+                )  # less than all: one more item is behind it
+                break
+            shown.append(run)
             length += run.length
-            extra = (extra | run.flags) & ~rules.FLUSH_FLAG[0] | run.flags & rules.FLUSH_FLAG[0]  # NMD-5
             if length == wanted or (one_item and run.last):
                 break
-        assert first is not None
-        return segments, length, extra, first.answer, first.offset
+        if cut:
+            front = run.split(cut)
+            front.many = front.many and not one_item
+            queue.insert(queue.index(run), front)
+            lane.fresh += 1
+            shown.append(front)
+        return shown
 
     def _count_missed_inside(self, lane: Lane, run: Run) -> None:
         """ARB-13: bytes that bypass the stage in the middle of a merged view count as missed once."""
@@ -205,7 +231,7 @@ class Waterfall(Passage):
             if lane.queue[0] is not run:  # it overtakes bytes held for NEED_MORE_DATA
                 lane.queue.remove(run)
                 lane.queue.appendleft(run)
-                lane.fresh += 1
+                run.keep()  # it is not among the last ones any more, where `Lane.keep` looks
             waiting = (lane.mode, lane.required, lane.remainder)
             lane.mode = IDLE
             self._decide(flow, lane, URGENT, run.length, flags, out_flags, result)
@@ -469,3 +495,15 @@ class Waterfall(Passage):
         lane.closed = True
         destination = lane.stage.next_sub_layer if effect == rules.PERMIT else lane.stage.index + 1
         self._release(flow, lane, run, destination, answer)
+
+
+def _segments_of(runs: list[Run]) -> list[Segment]:
+    segments: list[Segment] = [(run.view, run.provenance) for run in runs]
+    for run in runs:
+        if run.hoard is not None:
+            return Pieces(segments, partial(_pieces_of, runs))
+    return segments
+
+
+def _pieces_of(runs: list[Run]) -> list[Segment]:
+    return [(piece, run.provenance) for run in runs for _, piece in run.pieces()]
