@@ -1,20 +1,35 @@
-"""What one item costs inside the engine, in CPU microseconds: by number of inspecting sublayers, size and callout."""
+"""What one item costs inside the engine: by number of inspecting sublayers, size, callout and the driver's calls.
+
+In CPU microseconds and, where valgrind is there to count them, in instructions, which other load does not change.
+`python -m benchmarks.engine SUBLAYERS CYCLE ITEMS` is what valgrind runs.
+"""
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 from wfpstream.callouts.monitor import Monitor
 from wfpstream.callouts.stream_edit import StreamEdit
 from wfpstream.engine import Endpoints, EngineOptions, FilterEngine
 from wfpstream.fwp import ActionType
-from wfpstream.fwps import Callout
+from wfpstream.fwps import Callout, Flow, StreamActionType
 
 ITEMS = 20_000
 CONTINUE = int(ActionType.CONTINUE)
+SUB_LAYERS = (0, 1, 2, 4, 8)
+NEED_MORE = int(StreamActionType.NEED_MORE_DATA)
+HELD = 8 << 20
+COUNTED = (2_000, 12_000)  # items; the difference leaves out what comes before them
+
+Cycle = Literal["five calls", "two calls"]
+CYCLES: tuple[Cycle, Cycle] = ("five calls", "two calls")
 
 
 class Inspector(Callout):
@@ -35,23 +50,60 @@ class Inspector(Callout):
         classify_out.action_type = CONTINUE
 
 
-def one_round(sub_layers: int, size: int) -> float:
-    """CPU microseconds per item through `sub_layers` stages."""
-    return cost_of_item([Inspector() for _ in range(sub_layers)], size)
+class Waiting(Callout):
+    """Wants more than there is, up to the limit of NEED_MORE_DATA."""
+
+    filter_action = "callout_unknown"
+
+    def classify_fn(
+        self,
+        in_fixed_values: Any,
+        in_meta_values: Any,
+        layer_data: Any,
+        classify_context: Any,
+        filter: Any,
+        flow_context: int,
+        classify_out: Any,
+    ) -> None:
+        classify_out.action_type = CONTINUE
+        if not classify_out.flags and not layer_data.stream_data.data_length >= HELD:
+            layer_data.stream_action = NEED_MORE
+            layer_data.count_bytes_required = HELD
 
 
-def cost_of_item(callouts: Sequence[Callout], size: int, options: EngineOptions | None = None) -> float:
-    """CPU microseconds per item of `size` bytes, both directions in turn, through the cycle every driver has."""
+def begin(callouts: Sequence[Callout], options: EngineOptions | None = None) -> tuple[FilterEngine, Flow]:
+    """An engine with these callouts and one established flow."""
     engine = FilterEngine(time.monotonic, options)
     for callout in callouts:
         engine.add_callout(callout)
     endpoints = Endpoints(client=("10.0.0.1", 40000), destination=("10.0.0.2", 80))
     flow = engine.flow_established(engine.connection_requested(endpoints))
     assert flow is not None
-    view = memoryview(bytearray(size))
     engine.turn()
+    return engine, flow
+
+
+def cost_of_item(
+    callouts: Sequence[Callout],
+    size: int,
+    options: EngineOptions | None = None,
+    cycle: Cycle = "five calls",
+    items: int = ITEMS,
+) -> float:
+    """CPU microseconds per item of `size` bytes, both directions in turn.
+
+    `five calls` is the cycle every driver may use, `two calls` the short one that does the same for a plain item.
+    """
+    engine, flow = begin(callouts, options)
+    view = memoryview(bytearray(size))
+    run = _five_calls if cycle == "five calls" else _two_calls
     began = time.process_time()
-    for number in range(ITEMS):
+    run(engine, flow, view, items)
+    return (time.process_time() - began) / items * 1e6
+
+
+def _five_calls(engine: FilterEngine, flow: Flow, view: memoryview, items: int) -> None:
+    for number in range(items):
         direction = number & 1
         flow.received(direction, view)
         output = flow.output(direction)
@@ -62,23 +114,41 @@ def cost_of_item(callouts: Sequence[Callout], size: int, options: EngineOptions 
         flow.may_read(direction)
         if engine.has_pending:
             engine.turn()
-    return (time.process_time() - began) / ITEMS * 1e6
+
+
+def _two_calls(engine: FilterEngine, flow: Flow, view: memoryview, items: int) -> None:
+    relay, relayed = engine.relay, engine.relayed
+    for number in range(items):
+        direction = number & 1
+        relay(flow, direction, view)
+        relayed(flow, direction)
 
 
 def measure(rounds: int) -> dict[str, float]:
     """Medians over interleaved rounds."""
-    cases = [(sub_layers, size) for size in (64, 65536) for sub_layers in (0, 1, 2, 4, 8)]
-    seen: dict[tuple[int, int], list[float]] = {case: [] for case in cases}
+    figures = measure_sub_layers(rounds) | measure_built_ins(rounds) | measure_held_bytes(rounds)
+    return figures | count_instructions()
+
+
+def measure_sub_layers(rounds: int) -> dict[str, float]:
+    """Callouts that look at nothing: what the engine itself costs, and what one more sublayer does."""
+    cases = [(cycle, size, number) for cycle in CYCLES for size in (64, 65536) for number in SUB_LAYERS]
+    seen: dict[tuple[Cycle, int, int], list[float]] = {case: [] for case in cases}
     for _ in range(rounds):
-        for case in cases:
-            seen[case].append(one_round(*case))
-    print("engine: CPU microseconds per item, median of", rounds)
-    print(f"{'sublayers':>10} {'64 B':>10} {'64 KiB':>10}")
-    for sub_layers in (0, 1, 2, 4, 8):
-        row = [median(seen[sub_layers, size]) for size in (64, 65536)]
-        print(f"{sub_layers:>10} {row[0]:>10.2f} {row[1]:>10.2f}")
-    built_ins = measure_built_ins(rounds)
-    return {f"{s} sublayers, {n} bytes": median(v) for (s, n), v in seen.items()} | built_ins
+        for cycle, size, number in cases:
+            callouts = [Inspector() for _ in range(number)]
+            seen[cycle, size, number].append(cost_of_item(callouts, size, cycle=cycle))
+    print("engine: CPU microseconds per item, median of", rounds, "(64 B and 64 KiB)")
+    print(f"{'sublayers':>10} {'five calls':>21} {'two calls':>21}")
+    for number in SUB_LAYERS:
+        row = [median(seen[cycle, size, number]) for cycle in CYCLES for size in (64, 65536)]
+        print(f"{number:>10} " + " ".join(f"{value:>10.2f}" for value in row))
+    figures = {f"{n} sublayers, {size} bytes, {c}": median(v) for (c, size, n), v in seen.items()}
+    for cycle in CYCLES:
+        first, last = (figures[f"{n} sublayers, 64 bytes, {cycle}"] for n in (1, 8))
+        figures[f"one more sublayer, {cycle}"] = added = (last - first) / 7
+        print(f"one more sublayer, {cycle}: {added * 1000:.0f} ns")
+    return figures
 
 
 def measure_built_ins(rounds: int) -> dict[str, float]:
@@ -92,7 +162,55 @@ def measure_built_ins(rounds: int) -> dict[str, float]:
     seen: dict[str, list[float]] = {name: [] for name in cases}
     for _ in range(rounds):
         for name, make in cases.items():
-            seen[name].append(cost_of_item(make(), 64))
+            seen[name].append(cost_of_item(make(), 64, cycle="two calls"))
     for name, costs in seen.items():
         print(f"{name:>25} {median(costs):>10.2f}")
     return {f"{name}, 64 bytes": median(costs) for name, costs in seen.items()}
+
+
+def measure_held_bytes(rounds: int) -> dict[str, float]:
+    """8 MiB that come in single bytes while a callout waits for all of them: CPU seconds. Once, for it takes long."""
+    engine, flow = begin([Waiting()])
+    view = memoryview(bytearray(1))
+    began = time.process_time()
+    for _ in range(HELD):
+        if not engine.relay(flow, 0, view):
+            engine.settle_output(flow)
+    flow.sent(0, flow.output(0).length)
+    spent = time.process_time() - began
+    assert flow.ledger(0).written == HELD
+    print(f"8 MiB in single bytes under NEED_MORE_DATA: {spent:.1f} CPU s")
+    return {"8 MiB in single bytes, seconds": spent}
+
+
+def count_instructions() -> dict[str, float]:
+    """Instructions per item, from two runs that differ by 10,000 items."""
+    valgrind = shutil.which("valgrind")
+    if valgrind is None:
+        print("instructions per item: not available (no valgrind)")
+        return {}
+    print("instructions per item of 64 B")
+    print(f"{'sublayers':>10} {'five calls':>10} {'two calls':>10}")
+    figures = {}
+    for number in SUB_LAYERS:
+        row = []
+        for cycle in CYCLES:
+            few, many = (_instructions(valgrind, number, cycle, items) for items in COUNTED)
+            row.append((many - few) / (COUNTED[1] - COUNTED[0]))
+            figures[f"{number} sublayers, instructions, {cycle}"] = row[-1]
+        print(f"{number:>10} " + " ".join(f"{value:>10.0f}" for value in row))
+    return figures
+
+
+def _instructions(valgrind: str, sub_layers: int, cycle: Cycle, items: int) -> int:
+    tool = [valgrind, "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"]
+    program = [sys.executable, "-m", "benchmarks.engine", str(sub_layers), cycle, str(items)]
+    environment = {**os.environ, "PYTHONHASHSEED": "0"}
+    done = subprocess.run([*tool, *program], capture_output=True, text=True, check=True, env=environment)
+    line = next(line for line in done.stderr.splitlines() if "I   refs" in line or "I refs" in line)
+    return int(line.rpartition(":")[2].replace(",", ""))
+
+
+if __name__ == "__main__":
+    chosen: Cycle = "two calls" if sys.argv[2] == "two calls" else "five calls"
+    cost_of_item([Inspector() for _ in range(int(sys.argv[1]))], 64, None, chosen, int(sys.argv[3]))
