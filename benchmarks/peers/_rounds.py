@@ -10,7 +10,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -127,8 +127,12 @@ class Run:
         self._pinned = pinned and len(cpus) > 1
         self._relay_cpus, self._load_cpus = cpus[-1:], cpus[:-1]
 
-    def perform(self, rounds: int) -> Table:
+    def perform(self, rounds: int, after_round: Callable[[int], object] = lambda done: None) -> Table:
         """So many rounds; progress goes to stderr.
+
+        Args:
+            rounds: how many.
+            after_round: called with how many are done, so that a run that is stopped keeps what it has.
 
         Raises:
             LoadError: the load generator cannot be built.
@@ -141,6 +145,7 @@ class Run:
                     self._case(case, load, number, rounds)
                 finally:
                     load.close()
+            after_round(number + 1)
         return self.table
 
     def _case(self, case: Case, load: Load, number: int, rounds: int) -> None:
@@ -149,7 +154,7 @@ class Run:
         first = number % len(peers)  # nobody is always the one after the heaviest
         for peer in [*peers[first:], *peers[:first]]:
             row = self.table[case.name][peer.name]
-            if len(row.failures) < _FAILURES:
+            if len(row.failures) < _FAILURES and number < peer.most_rounds:
                 self._one(case, peer, load, row)
         print(
             f"round {number + 1} of {rounds}: {case.name}, {len(peers)} peers, {time.monotonic() - began:.0f} s",
