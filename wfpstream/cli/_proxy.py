@@ -22,6 +22,7 @@ import trio
 
 from wfpstream.cli import _child
 from wfpstream.cli._base import DONE, FAILED, PROXY_FAILED, JobError, note, report, say
+from wfpstream.cli._collecting import collecting_seldom
 from wfpstream.cli._commands import make_commands
 from wfpstream.cli._interception import TRANSPARENT_MODES, intercepting, mark_for
 from wfpstream.cli._plan import RunPlan
@@ -47,7 +48,8 @@ def run_proxy(plan: RunPlan) -> int:
         ConfigError: the configuration cannot be used.
     """
     runner = Runner(plan, deploy(plan.loaded, plan.callouts, time.monotonic))
-    return trio.run(runner.main)
+    with collecting_seldom():
+        return trio.run(runner.main)
 
 
 class Runner:

@@ -20,6 +20,7 @@ from typing import Any
 import trio
 
 from wfpstream.cli._base import DONE, FAILED, JobError, note
+from wfpstream.cli._collecting import collecting_seldom
 from wfpstream.cli._command_line import CommandLine
 from wfpstream.cli._commands import make_commands
 from wfpstream.cli._plan import RunPlan, WorkerPlace
@@ -61,7 +62,9 @@ def main() -> None:
     number, parent, fd = (int(argument) for argument in sys.argv[1:4])
     become_worker(number, parent)
     os.set_inheritable(fd, False)
-    sys.exit(trio.run(_work, socket.socket(fileno=fd)))
+    with collecting_seldom():
+        code = trio.run(_work, socket.socket(fileno=fd))
+    sys.exit(code)
 
 
 async def _work(sock: socket.socket) -> int:
