@@ -168,7 +168,8 @@ class OneWordCallout(OutOfBandCallout):
 async def test_unread_input_does_not_destroy_the_last_answer(client_ends: bool) -> None:
     """Closed at once, the leg would answer what was not read with a reset. A client that never ends is bounded."""
     answer = b"the last answer " * 20_000
-    options = EngineOptions(timeouts=Timeouts(reset_flush=0.2))
+    options = small_reads()
+    options.timeouts = Timeouts(reset_flush=0.2)
     async with live(OneWordCallout(), options=options) as run:
         client, server = await run.pair()
         await client.send_all(b"word")
@@ -247,7 +248,7 @@ async def test_an_urgent_byte_that_came_while_paused_keeps_its_place(place: str)
         for piece, flags in ((before, 0), (b"!", socket.MSG_OOB), (after, 0)):
             if piece:
                 raw(server).send(piece, flags)
-        await wait_all_tasks_blocked()
+                await wait_all_tasks_blocked()
         probe.go()
         whole = b"#" + before + b"!" + after
         assert await read_marked(client, len(whole)) == (whole, [1 + len(before)])

@@ -71,7 +71,10 @@ def _check(sock: socket.socket, own_port: int, address: Address) -> None:
     """SO_ERROR is asked once, here. Raises OSError."""
     error = connect_error(sock)
     if error is not None:
-        raise error
+        try:
+            raise error
+        finally:
+            del error  # whose traceback refers to this frame
     refuse_itself(sock, own_port, address)
 
 
@@ -136,6 +139,7 @@ class Dial:
         reactor.remove(self._sock.fileno(), self)
         if self._client.sock.fileno() != -1:
             reactor.remove(self._client.sock.fileno(), self._client)
+        self._client.gone = _nobody_waits
         if self._deadline is not None:
             self._hub.deadlines.take_back(self._deadline)
             self._deadline = None
@@ -147,9 +151,13 @@ class _Waiting:
     def __init__(self, sock: socket.socket, gone: Callable[[], object]) -> None:
         self.sock = sock
         self.since = 0
-        self._gone = gone
+        self.gone = gone
 
     def ready(self, events: int) -> None:
         """Hung up before anything was sent to it."""
         if events & TROUBLE:
-            self._gone()
+            self.gone()
+
+
+def _nobody_waits() -> None:
+    """Of a client that is not watched any more."""

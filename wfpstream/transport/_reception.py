@@ -220,7 +220,10 @@ class Reception:
         self._legs.add(leg)
 
     def leave(self, guest: Guest) -> None:
-        """It is over: one connection less."""
+        """It is over: one connection less. Nothing happens if it has left already."""
+        if guest not in self._guests:
+            return
+        guest.connection = None  # which refers to it
         reset_now(guest.accepted.sock)
         self._legs.difference_update(guest.legs)
         self.connections -= 1

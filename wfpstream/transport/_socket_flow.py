@@ -228,8 +228,18 @@ class SocketFlow(FlowCycle[Leg]):
                 if leg.sock.fileno() != -1:
                     leg.reset()
         finally:
+            self._let_go()
             self.flow.gone(self.reason)
             when_over(self.error)
+
+    def _let_go(self) -> None:
+        """Nothing of it refers to itself any more: it is freed when the last call for it returns, not by a collector.
+
+        A leg keeps its driver, and asks whether that is `over`.
+        """
+        for leg in self.sides:
+            del leg.other
+        del self.sides
 
 
 def _nobody(error: BaseException | None) -> None:
