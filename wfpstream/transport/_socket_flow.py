@@ -188,7 +188,8 @@ class SocketFlow(FlowCycle[Leg]):
         self.reason = reason
         waits = [leg for leg in self.sides if not self._leave_leg(leg)]
         if waits:
-            self._spawn(self._leave_slowly, waits)
+            self._scope = trio.CancelScope()  # it may be cut short before the task has begun
+            self._spawn(self._leave_slowly, waits, self._scope)
         else:
             self._leave()
 
@@ -205,10 +206,10 @@ class SocketFlow(FlowCycle[Leg]):
             return True
         return is_dead(leg.sock)
 
-    async def _leave_slowly(self, legs: list[Leg]) -> None:
+    async def _leave_slowly(self, legs: list[Leg], scope: trio.CancelScope) -> None:
         limit = no_limit_if_off(self._reset_flush)
         try:
-            with trio.CancelScope() as self._scope:
+            with scope:
                 for leg in legs:
                     if self.graceful:
                         await leg.close_gracefully(limit)
