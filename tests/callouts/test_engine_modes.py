@@ -25,6 +25,7 @@ from wfpstream.callouts import (
     permit,
     replace,
 )
+from wfpstream.engine import EngineOptions
 from wfpstream.fwps import Callout
 from wfpstream.testing import FlowEnds, Peer
 
@@ -89,6 +90,28 @@ def test_the_same_bytes_come_out_in_every_mode_for_every_cut(name: str, mode: st
         outcome = relay(make(), pieces, inbound=inbound, options=watched(**MODES[mode]))
         assert (outcome.data, outcome.fin) == (expected, True), pieces
         assert outcome.violations == [], pieces
+
+
+@each_callout
+@both_ways
+def test_the_same_bytes_come_out_when_nobody_watches(name: str, inbound: bool) -> None:
+    """Without the verifier and without a sink the engine goes its shortest ways."""
+    make, _ = BUILT_INS[name]
+    for pieces in all_cuts(TEXT * 3, random=5):
+        driver = memory_driver(make(), options=EngineOptions())
+        driver.engine.remove_sink(driver.events)
+        flow = driver.connect()
+        assert flow is not None
+        for number, piece in enumerate(pieces):
+            (flow.receive if inbound else flow.send)(piece)
+            if number % 2:
+                (flow.send if inbound else flow.receive)(piece)
+        (flow.receive_fin if inbound else flow.send_fin)()
+        end = end_of(flow, inbound)
+        driver.run_until(lambda end=end: end.fin)  # type: ignore[misc]
+        assert bytes(end.data) == relay(make(), [TEXT * 3], inbound=inbound).data, pieces
+        assert driver.engine.counters.get("ledger_faults", 0) == 0
+        driver.close()
 
 
 # One lets bytes by unasked, the other decides about indications as they come.
