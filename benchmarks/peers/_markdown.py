@@ -125,30 +125,34 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def engine_text(figures: dict[str, float]) -> str:
-    """CPU per item by number of inspecting sublayers, and the straight line through it.
+    """What an item costs by number of inspecting sublayers, and the straight lines through it.
 
     Args:
-        figures: of `benchmarks engine`: microseconds by "N sublayers, SIZE bytes".
+        figures: of `benchmarks engine`: microseconds by "N sublayers, SIZE bytes, CALLS", or instructions by
+            "N sublayers, instructions, CALLS"; anything else is left out.
     """
-    sizes: dict[int, dict[int, float]] = {}
+    columns: dict[str, dict[int, float]] = {}
     for name, value in figures.items():
-        found = re.fullmatch(r"(\d+) sublayers, (\d+) bytes", name)
+        found = re.fullmatch(r"(\d+) sublayers, (.+)", name)
         if found:
-            sizes.setdefault(int(found[2]), {})[int(found[1])] = value
-    numbers = sorted({number for by_number in sizes.values() for number in by_number})
+            columns.setdefault(found[2], {})[int(found[1])] = value
+    numbers = sorted({number for column in columns.values() for number in column})
     rows = [
-        [str(number), *(significant(by_number[number]) for by_number in sizes.values())] for number in numbers
+        [
+            str(number),
+            *(significant(column[number]) if number in column else "" for column in columns.values()),
+        ]
+        for number in numbers
     ]
     lines = []
-    for size, by_number in sizes.items():
-        inspecting = {number: value for number, value in by_number.items() if number}
+    for name, column in columns.items():
+        inspecting = {number: value for number, value in column.items() if number}
         slope, off = _line(inspecting)
         lines.append(
-            f"{size:,} bytes: {significant(slope)} us for every inspecting sublayer from the first to the "
+            f"- {name}: {significant(slope)} for every inspecting sublayer more, from the first to the "
             f"{max(inspecting)}th; no figure is more than {significant(off * 100, 2)}% off the straight line."
         )
-    table = _table(["inspecting sublayers", *(f"CPU us per item of {size:,} bytes" for size in sizes)], rows)
-    return "\n\n".join([table, *lines])
+    return f"{_table(['inspecting sublayers', *columns], rows)}\n\n" + "\n".join(lines)
 
 
 def _line(values: dict[int, float]) -> tuple[float, float]:

@@ -135,11 +135,13 @@ def test_the_long_run_is_told_moment_by_moment() -> None:
 
 
 def test_the_engine_is_told_per_sublayer_with_the_line_through_it() -> None:
-    figures = {"0 sublayers, 64 bytes": 1.0, "monitor, 64 bytes": 9.0}
-    figures |= {f"{number} sublayers, 64 bytes": 3.0 + 2.5 * number for number in (1, 2, 4, 8)}
+    figures = {"0 sublayers, 64 bytes, two calls": 1.0, "monitor, 64 bytes": 9.0}
+    figures |= {f"{number} sublayers, 64 bytes, two calls": 3.0 + 2.5 * number for number in (1, 2, 4, 8)}
+    figures |= {f"{number} sublayers, instructions, two calls": 1000.0 * number for number in (1, 8)}
     text = engine_text(figures)
-    assert "| 8 | 23.0 |" in text
-    assert "64 bytes: 2.50 us for every inspecting sublayer from the first to the 8th" in text
-    assert "no figure is more than 0% off" in text
-    bent = engine_text(figures | {"8 sublayers, 64 bytes": 46.0})
-    assert "no figure is more than 0% off" not in bent
+    assert "| 8 | 23.0 | 8,000 |" in text
+    assert "| 0 | 1.00 |  |" in text
+    assert "- 64 bytes, two calls: 2.50 for every inspecting sublayer more, from the first to the 8th" in text
+    assert text.count("no figure is more than 0% off") == 2
+    bent = engine_text(figures | {"8 sublayers, 64 bytes, two calls": 46.0})
+    assert bent.count("no figure is more than 0% off") == 1
