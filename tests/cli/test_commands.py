@@ -169,7 +169,7 @@ def test_a_flow_there_is_not(operated: Operated) -> None:
     assert refusal(operated, "show", flow=7) == ("no flow 7 (any more)", "failed")
     assert refusal(operated, "abort", flow=7) == ("no flow 7 (any more)", "failed")
     text, code = refusal(operated, "show", flow="7")
-    assert (text, code) == ("arguments: Expected `int`, got `str` - at `$.flow`", "usage")
+    assert (text, code) == ("flow 7: there are no workers here; a flow is named by its number", "usage")
     assert refusal(operated, "show")[1] == "usage"
     assert "unknown field `flows`" in refusal(operated, "show", flow=1, flows=2)[0]
 

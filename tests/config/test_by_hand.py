@@ -95,8 +95,8 @@ def test_a_fragment_may_name_what_is_there_and_survives_reloads() -> None:
             "[[rule]]\ncallout = 'mon'\n[[filter]]\nname = 'x'\nlayer = 'strem'\naction = 'permit'",
             [
                 "rule[0].callout: no callout 'mon'; did you mean monitor? there are allow_after, banner, fault, "
-                "framer, latency, monitor, pattern_drop, pend_fin, stream_edit, throttle, package.module:Class "
-                "and ./file.py:Class",
+                "framer, latency, monitor, pattern_drop, pattern_set, pend_fin, stream_edit, throttle, "
+                "package.module:Class and ./file.py:Class",
                 'filter[0].layer: no layer "strem"; did you mean "stream"?',
             ],
         ),

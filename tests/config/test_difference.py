@@ -151,7 +151,7 @@ def test_every_error_is_named_and_nothing_changes() -> None:
     assert refused(deployment, BAD) == [
         "f.toml:3: engine.profile: cannot change while running; restart",
         "f.toml:7: rule[0].callout: no callout 'nix'; there are allow_after, banner, fault, framer, latency, "
-        "monitor, pattern_drop, pend_fin, stream_edit, throttle, package.module:Class and ./file.py:Class",
+        "monitor, pattern_drop, pattern_set, pend_fin, stream_edit, throttle, package.module:Class and ./file.py:Class",
     ]
 
 

@@ -35,7 +35,7 @@ def alive() -> Counter[str]:
     counted: Counter[str] = Counter()
     for found in gc.get_objects():
         kind = type(found)
-        if kind.__module__.startswith(OURS):
+        if str(kind.__module__).startswith(OURS):
             counted[kind.__qualname__] += 1
     return counted
 

@@ -94,7 +94,9 @@ async def two_upstreams(flows: int = 10000, **options: Any) -> AsyncIterator[Two
         a = await stack.enter_async_context(upstream(b"A"))
         b = await stack.enter_async_context(upstream(b"B"))
         limits = EngineOptions(limits=Limits(flows=flows))
-        context = live(Probe(), host=HOST, upstream_host=a[0], upstream_port=a[1], options=limits, **options)
+        # Who makes room scarce hears of it.
+        fields: dict[str, Any] = {"quiet": flows > 100} | options
+        context = live(Probe(), host=HOST, upstream_host=a[0], upstream_port=a[1], options=limits, **fields)
         yield Two(await stack.enter_async_context(context), a, b)
 
 

@@ -108,17 +108,15 @@ async def test_refused() -> None:
 
 
 @bounded
-async def test_a_connection_to_ourselves_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_connection_to_ourselves_is_refused() -> None:
     """A free port in the range the kernel chooses from can be chosen for the connecting socket itself."""
     port = free_port()
 
-    def bind_there(sock: socket.socket) -> None:
-        sock.setblocking(False)
+    def bind_there(sock: socket.socket, _: Address) -> None:
         sock.bind(("127.0.0.1", port))
 
-    monkeypatch.setattr(upstream, "prepare", bind_there)
     with pytest.raises(ConnectError, match=r"^connection refused$"):
-        await connect([Address(V4, "127.0.0.1", port)], 5.0)
+        await connect([Address(V4, "127.0.0.1", port)], 5.0, before=bind_there)
 
 
 @bounded

@@ -189,13 +189,14 @@ class Offload:
 class _Way:
     """A leg in the reactor's eyes: what it has to read goes to `receiver`."""
 
-    __slots__ = ("_offload", "conduit", "leg", "queued", "receiver", "since")
+    __slots__ = ("_offload", "_pumped_in", "conduit", "leg", "queued", "receiver", "since")
 
     def __init__(self, offload: Offload, leg: Leg, receiver: Leg) -> None:
         self._offload = offload
         self.leg = leg
         self.receiver = receiver
         self.conduit = Conduit(offload.hub.pipes, leg.sock, receiver.sock)
+        self._pumped_in = 0
         self.since = 0
         self.queued = False
 
@@ -237,10 +238,13 @@ class _Way:
             offload.fail(error)
 
     def go_on(self) -> None:
-        """Another turn."""
+        """Another turn: one in each batch, and an event may have given it this one's."""
         if self._offload.is_active:
             try:
-                self.pump()
+                if self._pumped_in == self.leg.reactor.number:
+                    self.leg.reactor.again(self)
+                else:
+                    self.pump()
             except Exception as error:
                 self._offload.fail(error)
 
@@ -249,6 +253,7 @@ class _Way:
         if self.leg.reader_done:
             return
         reactor = self.leg.reactor
+        self._pumped_in = reactor.number
         outcome = self.conduit.pump(BUDGET if len(reactor) <= FEW_SOCKETS else BUDGET_AMONG_MANY)
         self._offload.moved(self)
         if outcome == MORE:
