@@ -238,6 +238,7 @@ class Leg(SocketEnd):
         state = self.flow.may_read(self.index)
         if state == YES or (state == FULL and self.lost):
             self.parked = False
+            self.arm()  # else a leg that is never found empty would not be plain again
             self._read(is_announced)
         elif state == ENDED or self.lost:
             if state == DEFERRED:
