@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import socket
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.transport.kit import (
+    Live,
     Probe,
     bounded,
     free_port,
@@ -206,21 +208,36 @@ def test_which_addresses_are_ours(host: str, own: bool) -> None:
     assert is_own_address(host) is own
 
 
+async def bound_where_we_were(run: Live) -> socket.socket:
+    """A socket that has the port of a connection of ours, which is over."""
+    for number in itertools.count(1):
+        first = await run.client()
+        sock, ours = await run.upstream.accept()
+        with sock:
+            reset(first)
+            await run.deleted(number)
+            await run.proxy.wait_connections(0)
+        second = socket.socket()
+        second.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            second.bind(ours)
+        except OSError as error:
+            second.close()
+            # Another program of this machine was given the port meanwhile: once more.
+            if error.errno != errno.EADDRINUSE or number == 20:
+                raise
+        else:
+            return second
+    raise AssertionError
+
+
 @bounded
 async def test_a_client_may_have_the_port_that_was_ours() -> None:
     """Our own connections are known by their addresses only as long as they live."""
     conntrack = Conntrack()
     async with live(Probe(), mode="redirect", original=conntrack) as run:
         conntrack.destination = run.upstream.getsockname()[:2]
-        first = await run.client()
-        sock, ours = await run.upstream.accept()
-        with sock:
-            reset(first)
-            await run.deleted()
-            await run.proxy.wait_connections(0)
-        second = socket.socket()
-        second.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        second.bind(ours)
+        second = await bound_where_we_were(run)
         second.connect((run.proxy.listeners[0].host, run.proxy.listeners[0].port))
         with second, (await run.accept()).socket as server:
             second.send(b"x")
