@@ -115,7 +115,7 @@ CASES: tuple[Case, ...] = (
     ),
     Case(
         "idle", "5,000 idle flows", "idle",
-        {"connections": 5_000}, "connections", (*PLAIN[:-1], "wfpstream-relay"), most_rounds=2,
+        {"connections": 5_000}, "connections", (*PLAIN[:-1], "wfpstream-relay"), most_rounds=1,
     ),
 )  # fmt: skip
 

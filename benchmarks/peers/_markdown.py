@@ -11,7 +11,7 @@ from benchmarks.peers._long import MOMENTS
 from benchmarks.peers._record import Entry, Record, case_named
 from benchmarks.peers._report import US, ratio
 from benchmarks.peers._statistics import Summary, significant
-from benchmarks.peers._targets import Outcome, outcomes, unit_of
+from benchmarks.peers._targets import Outcome, Target, outcomes, unit_of
 
 
 def targets_table(record: Record) -> str:
@@ -32,6 +32,22 @@ def _target_row(outcome: Outcome) -> list[str]:
         significant(outcome.ratio) if outcome.ratio is not None else "",
         outcome.verdict() if outcome.is_met else f"**{outcome.verdict()}**",
     ]
+
+
+def misses_text(record: Record) -> str:
+    """What is missed, a line per target; that nothing is, where nothing is."""
+    missed = [outcome for outcome in outcomes(record) if outcome.is_met is False]
+    if not missed:
+        return "Every target is met in this run."
+    lines = [
+        f"- {_measure(outcome.target)}: {outcome.target.text()}; {outcome.verdict()}." for outcome in missed
+    ]
+    return "\n".join([f"{len(missed)} of {len(outcomes(record))} targets are missed:", "", *lines])
+
+
+def _measure(target: Target) -> str:
+    case = case_named(target.case)
+    return f"{case.title} ({unit_of(case, target.figure)})"
 
 
 def case_tables(record: Record) -> str:

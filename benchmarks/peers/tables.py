@@ -5,6 +5,7 @@ from benchmarks.peers._markdown import (
     engine_text,
     long_table,
     machine_text,
+    misses_text,
     targets_table,
     versions_table,
 )
@@ -16,6 +17,7 @@ __all__ = [
     "engine_text",
     "long_table",
     "machine_text",
+    "misses_text",
     "plot",
     "read_record",
     "targets_table",

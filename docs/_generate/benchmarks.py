@@ -10,6 +10,7 @@ from benchmarks.peers.tables import (
     engine_text,
     long_table,
     machine_text,
+    misses_text,
     plot,
     read_record,
     targets_table,
@@ -28,6 +29,7 @@ def benchmarks_page() -> str:
     parts = {
         "machine": machine_text(record),
         "targets": targets_table(record),
+        "misses": misses_text(record),
         "cases": case_tables(record),
         "versions": versions_table(record),
         "long": long_table(json.loads((RECORDS / "long.json").read_text())),

@@ -13,6 +13,7 @@ from benchmarks.peers._markdown import (
     engine_text,
     long_table,
     machine_text,
+    misses_text,
     targets_table,
     versions_table,
 )
@@ -73,6 +74,16 @@ def test_the_table_of_targets_says_what_is_missed() -> None:
     assert "**not measured**" not in targets_table(some_record())
     missing = record({"connect": {"wfpstream": entry(cpu=1.0, wall=1.0)}})
     assert targets_table(missing).count("**not measured**") == 3
+
+
+def test_misses_are_listed_and_nothing_else() -> None:
+    assert misses_text(some_record()) == "Every target is met in this run."
+    slow = record({"idle": {"wfpstream": entry(cpu=18.0, wall=5_000)}})
+    assert misses_text(slow).splitlines() == [
+        "1 of 1 targets are missed:",
+        "",
+        "- 5,000 idle flows (KiB/flow): at most 12 KiB/flow; missed by 50%.",
+    ]
 
 
 def test_where_and_with_what_is_told() -> None:
