@@ -17,6 +17,7 @@ import trio
 from wfpstream import __version__
 from wfpstream.cli._base import JobError
 from wfpstream.cli._describe import describe_engine
+from wfpstream.cli._served import Proxying
 from wfpstream.config import ConfigError
 from wfpstream.control import ControlError
 from wfpstream.engine import (
@@ -55,34 +56,6 @@ class Deployed(Protocol):
 
     def delete_filter(self, filter_id: int, drain: bool) -> NtStatus:
         """Delete a filter; `drain`: as soon as it is idle."""
-
-
-class Opened(Protocol):
-    """A listener."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def mode(self) -> str: ...
-    @property
-    def host(self) -> str: ...
-    @property
-    def port(self) -> int: ...
-
-
-class Proxying(Protocol):
-    """The proxy's own counts."""
-
-    @property
-    def listeners(self) -> Sequence[Opened]: ...
-    @property
-    def connections(self) -> int: ...
-    @property
-    def accepted(self) -> int: ...
-    @property
-    def refused(self) -> int: ...
-    @property
-    def rejected(self) -> Mapping[str, int]: ...
 
 
 class Operated(Protocol):

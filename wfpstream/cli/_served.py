@@ -13,8 +13,8 @@ from wfpstream.config import Difference, LoadedConfig
 from wfpstream.transport import ListenerSpec
 
 
-class Open(Protocol):
-    """Where connections are taken."""
+class Opened(Protocol):
+    """A listener."""
 
     @property
     def name(self) -> str: ...
@@ -24,6 +24,26 @@ class Open(Protocol):
     def host(self) -> str: ...
     @property
     def port(self) -> int: ...
+
+
+class Proxying(Protocol):
+    """The proxy's own counts."""
+
+    @property
+    def listeners(self) -> Sequence[Opened]: ...
+    @property
+    def connections(self) -> int: ...
+    @property
+    def accepted(self) -> int: ...
+    @property
+    def refused(self) -> int: ...
+    @property
+    def rejected(self) -> Mapping[str, int]: ...
+
+
+class Open(Opened, Protocol):
+    """Where connections are taken, and where they go."""
+
     @property
     def upstream(self) -> tuple[str, int]: ...
 
@@ -39,19 +59,11 @@ class Arranged(Protocol):
     def abandon(self) -> None: ...
 
 
-class Served(Protocol):
+class Served(Proxying, Protocol):
     """What takes the connections."""
 
     @property
     def listeners(self) -> Sequence[Open]: ...
-    @property
-    def connections(self) -> int: ...
-    @property
-    def accepted(self) -> int: ...
-    @property
-    def refused(self) -> int: ...
-    @property
-    def rejected(self) -> Mapping[str, int]: ...
     def request_stop(self, grace: float | None = None) -> None: ...
     async def prepare(self, specs: Sequence[ListenerSpec]) -> Arranged: ...
 

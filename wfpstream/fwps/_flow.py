@@ -193,7 +193,6 @@ class Stage:
         "next_sub_layer",
         "passing",
         "retired",
-        "slow_until",
     )
 
     def __init__(self, flow: Flow, filter: Filter2, entry: CalloutEntry | None, mid_stream: bool) -> None:

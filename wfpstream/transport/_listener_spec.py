@@ -6,10 +6,11 @@ Owns the fields and that they make sense together. It must not know sockets, the
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from ._networks import parse_networks
 
-__all__ = ["ListenerSpec"]
+__all__ = ["ListenerSpec", "ListeningPlace"]
 
 MODES = ("reverse", "redirect", "tproxy")
 
@@ -85,3 +86,35 @@ class ListenerSpec:
     def upstream(self) -> tuple[str, int]:
         """Where connections go, as configured; ("", 0) in the other modes."""
         return (self.upstream_host, self.upstream_port)
+
+
+class ListeningPlace:
+    """Where a listener is, and what it was asked to be.
+
+    Attributes:
+        spec: what was asked for; a rearrangement gives it another one, for new connections.
+        host, port: where it listens really.
+    """
+
+    def __init__(self, spec: ListenerSpec, address: tuple[Any, ...]) -> None:
+        self.spec = spec
+        self.host: str = address[0]
+        self.port: int = address[1]
+
+    @property
+    def name(self) -> str:
+        """As filters and events call it."""
+        return self.spec.name
+
+    @property
+    def mode(self) -> str:
+        """How the destination of a connection is found."""
+        return self.spec.mode
+
+    @property
+    def upstream(self) -> tuple[str, int]:
+        """Where connections go, as configured; ("", 0) if that is found for each of them."""
+        return self.spec.upstream
+
+    def __str__(self) -> str:
+        return f"listener {self.name or f'{self.host}:{self.port}'}"

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import trio
 
-from ._listener_spec import ListenerSpec
+from ._listener_spec import ListenerSpec, ListeningPlace
 from ._sockets import is_readable, prepare, prepare_listener
 from ._standby import hold_port, ignore_new, listen_again, notice_new
 from ._transparent import MISSING_CAPABILITY, make_transparent
@@ -56,7 +56,7 @@ class Accepted(NamedTuple):
     own: tuple[str, int]
 
 
-class Listener:
+class Listener(ListeningPlace):
     """An open listener.
 
     Attributes:
@@ -65,33 +65,12 @@ class Listener:
     """
 
     def __init__(self, spec: ListenerSpec, sock: socket.socket) -> None:
-        self.spec = spec
+        super().__init__(spec, sock.getsockname())
         self._sock = sock
         # While refusing it is a guard, bound to the port and not listening.
         self._is_refusing = False
         self._is_ignoring = False
         self._watch: Watch | None = None
-        host, port = sock.getsockname()[:2]
-        self.host: str = host
-        self.port: int = port
-
-    @property
-    def name(self) -> str:
-        """As filters and events call it."""
-        return self.spec.name
-
-    @property
-    def mode(self) -> str:
-        """How the destination of a connection is found."""
-        return self.spec.mode
-
-    @property
-    def upstream(self) -> tuple[str, int]:
-        """Where connections go, as configured; ("", 0) if that is found for each of them."""
-        return self.spec.upstream
-
-    def __str__(self) -> str:
-        return f"listener {self.name or f'{self.host}:{self.port}'}"
 
     @property
     def is_open(self) -> bool:

@@ -15,7 +15,7 @@ import errno
 import socket
 from collections.abc import Sequence
 
-from ._listener_spec import ListenerSpec
+from ._listener_spec import ListenerSpec, ListeningPlace
 from ._listeners import explained, listening_address
 from ._rearrangement import Rearrangement, arrange
 from ._transparent import make_transparent
@@ -24,7 +24,7 @@ from ._upstream import Address
 __all__ = ["KeptAddress", "SharedAddresses"]
 
 
-class KeptAddress:
+class KeptAddress(ListeningPlace):
     """An address that is ours; what a `Listener` says of itself, this says too.
 
     Attributes:
@@ -33,29 +33,8 @@ class KeptAddress:
     """
 
     def __init__(self, spec: ListenerSpec, sock: socket.socket) -> None:
-        self.spec = spec
+        super().__init__(spec, sock.getsockname())
         self._sock = sock
-        host, port = sock.getsockname()[:2]
-        self.host: str = host
-        self.port: int = port
-
-    @property
-    def name(self) -> str:
-        """As filters and events call it."""
-        return self.spec.name
-
-    @property
-    def mode(self) -> str:
-        """How the destination of a connection is found."""
-        return self.spec.mode
-
-    @property
-    def upstream(self) -> tuple[str, int]:
-        """Where connections go, as configured; ("", 0) if that is found for each of them."""
-        return self.spec.upstream
-
-    def __str__(self) -> str:
-        return f"listener {self.name or f'{self.host}:{self.port}'}"
 
     def set_transparent(self, on: bool) -> None:
         """As its listeners. Raises PermissionError."""
