@@ -15,6 +15,7 @@ BENCH ?=
 MUTATE_ARGS ?=
 RUNS ?= 500
 FIRST ?= 1
+JOBS ?= 1
 ROUNDS ?= 10
 # ROUNDS has a default of its own for `make flake`, so only one that was given counts for the benchmarks.
 BENCH_ROUNDS := $(if $(filter command line environment,$(origin ROUNDS)),--rounds $(ROUNDS))
@@ -27,7 +28,7 @@ help:
 	@echo 'make test    the tests (no root, no other program needed); PYTEST_ARGS=...'
 	@echo 'make long    all tests, the long ones and the deep property profiles included'
 	@echo 'make churn   1 GiB each way through the proxy while its rules change; CHURN_MIB=... CHURN_SEED=...'
-	@echo 'make flake   the pytest plugin'"'"'s own tests many times, in random order; RUNS=500 ROUNDS=10 FIRST=1'
+	@echo 'make flake   the pytest plugin'"'"'s own tests many times, in random order; RUNS=500 ROUNDS=10 FIRST=1 JOBS=1'
 	@echo 'make torture the full torture suite against our own proxy: minutes'
 	@echo 'make mutate  changes fwps at random places and sees whether a test notices: an hour; MUTATE_ARGS=...'
 	@echo 'make check   ruff check, ruff format --check, mypy'
@@ -73,7 +74,7 @@ churn: $(STAMP)
 	$(BIN)/python -m pytest -m long -s tests/transport/test_churn.py tests/system/test_churn.py
 
 flake: $(STAMP)
-	$(BIN)/python -m tests.flake --runs $(RUNS) --rounds $(ROUNDS) --first $(FIRST)
+	$(BIN)/python -m tests.flake --runs $(RUNS) --rounds $(ROUNDS) --first $(FIRST) --jobs $(JOBS)
 
 torture: $(STAMP)
 	$(BIN)/python -m pytest -m long -s tests/torture
