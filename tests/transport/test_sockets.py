@@ -326,6 +326,25 @@ async def test_led_3_an_unacknowledged_fin_is_no_byte(net: Net) -> None:
     assert sockets.send_queue_length(ours, fin_sent=True) == 0
 
 
+@pytest.mark.parametrize("piece", [1, 100, 1448, 70_000])
+def test_ind_24_all_that_there_is_room_for_is_taken(net: Net, piece: int) -> None:
+    """However much lies in the kernel already, and in however small pieces it came."""
+    ours, _ = net.pair()
+    seen = set()
+    while room := sockets.send_room(ours):
+        seen.add(room)
+        for _ in range(20):
+            assert ours.send(bytes(min(piece, room))) == min(piece, room)
+            room = sockets.send_room(ours)
+            if not room:
+                break
+        else:
+            assert ours.send(bytes(room)) == room
+    assert max(seen) > 128 * 1024
+    fill(ours)
+    assert sockets.send_room(ours) == 0
+
+
 @live
 async def test_a_closed_socket_owes_nothing(net: Net) -> None:
     ours, _ = net.pair()

@@ -19,14 +19,17 @@ from ._sockets import HangupWatch
 from ._splice import PipePool
 
 if TYPE_CHECKING:
-    from wfpstream.engine import FilterEngine, Tap
+    from wfpstream.engine import FilterEngine, Limits, Tap
 
-__all__ = ["RECEIVE_SIZE", "Hub", "Served"]
+__all__ = ["LARGEST_READ", "RECEIVE_SIZE", "Hub", "Served"]
 
 # IND-3: one read is at most this long. Larger reads cost less per byte; half of `limits.unsent` is all that
 # may come in one piece, since reading stops only at half of that limit (IND-24).
 RECEIVE_SIZE = 128 * 1024
 _SMALLEST_READ = 1024
+# So long may a read be whose bytes the other leg is sure to take, so that nothing of them is owed. CPU per GB relayed:
+# 128 KiB 1.22 s, 256 KiB 0.90 s, 512 KiB 0.78 s, 1 MiB 0.64 s.
+LARGEST_READ = 1 << 20
 
 
 AsyncFn = Callable[..., Awaitable[Any]]
@@ -71,7 +74,7 @@ class Hub:
         self.drivers: dict[int, Served] = {}
         self.reactor = Reactor(self._rouse)
         self.reactor.after_batch = self._turn_if_asked
-        self.reactor.buffer = memoryview(bytearray(_receive_size(engine)))
+        self._make_buffers()
         self.deadlines = Deadlines()
         self.behind = engine.overruns.flows
         self.queue = trio.Lock()
@@ -120,9 +123,15 @@ class Hub:
         """
         timeouts = self.engine.options.timeouts
         timeouts.both_read = timeouts.both_read or BOTH_READ_LIMIT
-        size = _receive_size(self.engine)
-        if size != len(self.buffer):
-            self.reactor.buffer = memoryview(bytearray(size))
+        limits = self.engine.options.limits
+        if self._sizes != (_receive_size(limits), _largest_read(limits)):
+            self._make_buffers()
+
+    def _make_buffers(self) -> None:
+        limits = self.engine.options.limits
+        self._sizes = usual, largest = _receive_size(limits), _largest_read(limits)
+        self.reactor.large_buffer = memoryview(bytearray(largest))
+        self.reactor.buffer = self.reactor.large_buffer[:usual]
 
     @property
     def buffer(self) -> memoryview:
@@ -226,5 +235,11 @@ def _serve(driver: Served) -> None:
         driver.fail(error)
 
 
-def _receive_size(engine: FilterEngine) -> int:
-    return max(_SMALLEST_READ, min(RECEIVE_SIZE, engine.options.limits.unsent // 2))
+def _receive_size(limits: Limits) -> int:
+    return max(_SMALLEST_READ, min(RECEIVE_SIZE, limits.unsent // 2))
+
+
+def _largest_read(limits: Limits) -> int:
+    """No limit of what a callout may do with one item is passed by the item alone."""
+    least = min(4 * limits.unsent, limits.injected, limits.pended, limits.taken, limits.need_more_data)
+    return max(_receive_size(limits), min(LARGEST_READ, least))

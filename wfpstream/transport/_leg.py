@@ -15,7 +15,7 @@ from wfpstream.engine import DEFERRED, ENDED, FULL, QUIET, YES
 from ._reactor import ERROR, IN, OUT, READ_HANGUP, TROUBLE, URGENT
 from ._sides import DriverOfSides
 from ._socket_end import SocketEnd
-from ._sockets import begins_plain, close_ended, is_dead, receive, reset_flushed_now
+from ._sockets import begins_plain, close_ended, is_dead, receive, reset_flushed_now, send_room
 
 if TYPE_CHECKING:
     from wfpstream.engine import FilterEngine
@@ -55,6 +55,7 @@ class Leg(SocketEnd):
         is_armed: events of input are asked for; while the leg is paused they would only wake us.
         is_careful: an urgent byte was announced once: every read asks for the mark first (IND-7).
         is_ending: the peer's FIN, or worse, is behind what can be read: no further edge will come.
+        has_much: the latest read brought as much as usual reads can.
     """
 
     __slots__ = (
@@ -65,6 +66,7 @@ class Leg(SocketEnd):
         "_relayed",
         "_send_view",
         "fd",
+        "has_much",
         "input",
         "is_armed",
         "is_careful",
@@ -93,6 +95,7 @@ class Leg(SocketEnd):
         self.is_armed = True
         self.is_careful = False
         self.is_ending = False
+        self.has_much = False
 
     def attach(self, driver: DriverOfLegs, index: int, reset_reason: str) -> None:  # type: ignore[override]
         super().attach(driver, index, reset_reason)
@@ -135,7 +138,7 @@ class Leg(SocketEnd):
             self.input = True
             self._pause()
             return
-        buffer = reactor.buffer
+        buffer = self._much_room() if self.has_much else reactor.buffer
         try:
             n = self._receive(buffer)
         except BlockingIOError:
@@ -164,17 +167,31 @@ class Leg(SocketEnd):
                 flow.sent(index, sent)
                 self.driver.serve()
         if n >= MUCH or n == len(buffer):
-            self._go_on_with_much(n == len(buffer))
+            self._go_on_with_much(n, n == len(buffer))
 
-    def _go_on_with_much(self, more: bool) -> None:
+    def _go_on_with_much(self, n: int, more: bool) -> None:
         """A bulky flow may be the kernel's to move; else, if there is `more`, it has another turn."""
         self.input = more
+        self.has_much = n >= len(self.reactor.buffer)
         if self.flow.nobody_asks is not False and self.driver.is_handed_over():
             return
         if more:
             self._read_at = self.reactor.number
             if self.is_plain:
                 self.reactor.again(self)
+
+    def _much_room(self) -> memoryview:
+        """What the read after a full one may fill: as much as the other leg's kernel has room for.
+
+        More would be owed, all at once (IND-24). A flow that owes or holds something already reads as usual.
+        """
+        self.has_much = False
+        reactor, flow = self.reactor, self.driver.flow
+        usual, share = reactor.buffer, reactor.share
+        if share <= len(usual) or flow.stored or flow.output(self.index).length:
+            return usual
+        size = min(send_room(self.other.sock), share)
+        return reactor.large_buffer[:size] if size > len(usual) else usual
 
     def _look_closely(self, events: int) -> None:
         if events & TROUBLE and not (self.read_ended and self.fin_sent):
@@ -263,7 +280,7 @@ class Leg(SocketEnd):
         driver = self.driver
         if driver.is_bulky and driver.is_handed_over():
             return
-        buffer = driver.hub.buffer
+        buffer = self._much_room() if self.has_much else self.reactor.buffer
         urgent = False
         try:
             if is_announced and not self.is_careful:
@@ -282,6 +299,7 @@ class Leg(SocketEnd):
         driver.moved_at = self.reactor.now
         self._read_at = self.reactor.number
         driver.is_bulky = n >= MUCH
+        self.has_much = n >= len(self.reactor.buffer)
         self.flow.received(self.index, buffer[:n], urgent)
         driver.serve()
         if driver.over or self.reader_done:
