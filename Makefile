@@ -10,8 +10,9 @@ CANDIDATES := $(PYTHON) python3 python3.11 python3.12 python3.13 python3.14 pyth
 
 # What `make test` hands to pytest: `make test PYTEST_ARGS="-x tests/fwps"` replaces it.
 PYTEST_ARGS ?= -n auto --dist loadfile
-# `make bench BENCH=engine ROUNDS=9`: which measurement, and how many rounds; empty: all, five.
+# `make bench BENCH=engine ROUNDS=9`: which measurement, and how many rounds; empty: all, three.
 BENCH ?=
+RECORD ?= --keep benchmarks/record --long
 MUTATE_ARGS ?=
 RUNS ?= 500
 FIRST ?= 1
@@ -20,7 +21,7 @@ ROUNDS ?= 10
 # ROUNDS has a default of its own for `make flake`, so only one that was given counts for the benchmarks.
 BENCH_ROUNDS := $(if $(filter command line environment,$(origin ROUNDS)),--rounds $(ROUNDS))
 
-.PHONY: help venv demo test long churn torture mutate flake check format bench bench-long dist clean
+.PHONY: help venv demo test long churn torture mutate flake check format bench bench-long bench-record dist clean
 .DEFAULT_GOAL := help
 
 help:
@@ -35,6 +36,7 @@ help:
 	@echo 'make format  let ruff format and fix'
 	@echo 'make bench   the benchmarks, beside other relays: 15 minutes; BENCH=engine ROUNDS=9 for one of them'
 	@echo 'make bench-long  9,000 flows and ten million messages through the proxy: minutes'
+	@echo 'make bench-record  both, as the figures of record, and the page of the docs from them'
 	@echo 'make dist    a wheel in dist/'
 	@echo 'make clean   remove what these targets made, except .venv'
 
@@ -96,6 +98,10 @@ bench: $(STAMP)
 
 bench-long: $(STAMP)
 	$(BIN)/python -m benchmarks long
+
+bench-record: $(STAMP)
+	$(BIN)/python -m benchmarks $(RECORD) $(BENCH_ROUNDS)
+	$(BIN)/python -m docs._generate
 
 dist: $(STAMP)
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .

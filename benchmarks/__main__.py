@@ -1,4 +1,4 @@
-"""`python -m benchmarks [NAME...]`: a text table each; `--json FILE` keeps them.
+"""`python -m benchmarks [NAME...]`: a text table each; `--keep FOLDER` writes the figures as JSON as well.
 
 `python -m benchmarks peers ...` and `python -m benchmarks long ...` have options of their own: `--help`.
 """
@@ -8,41 +8,90 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import traceback
 from pathlib import Path
+from typing import Any
 
 from benchmarks import birth, engine, match, reload, replay, slow, verify
-from benchmarks.peers import long_main, peers_main
+from benchmarks.peers import describe_machine, long_main, peers_main, settle
 
 MEASUREMENTS = {
-    "birth": birth.measure,
     "engine": engine.measure,
+    "birth": birth.measure,
     "match": match.measure,
-    "reload": reload.measure,
-    "replay": replay.measure,
     "slow": slow.measure,
+    "reload": reload.measure,
     "verify": verify.measure,
+    "replay": replay.measure,
 }
 WITH_OPTIONS = {"peers": peers_main, "long": long_main}
+ROUNDS = 3
+# What `--quick` leaves of the amounts of `peers` and `long`.
+_SHARE = "0.02"
 
 
 def main() -> int:
-    """Run what is asked for; by default all but the long run."""
+    """Run what is asked for; by default all but the long run, `peers` first. 1: something broke, 2: it cannot begin."""
+    try:
+        settle(sys.argv[1:])
+    except ValueError as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return 2
     if sys.argv[1:2] and sys.argv[1] in WITH_OPTIONS:
         return WITH_OPTIONS[sys.argv[1]](sys.argv[2:])
+    options = _parser().parse_args()
+    options.rounds = 1 if options.quick else options.rounds
+    if options.keep is not None:
+        options.keep.mkdir(parents=True, exist_ok=True)
+    failed = False
+    for name, arguments in _with_options(options) if not options.names else ():
+        failed |= WITH_OPTIONS[name](arguments) != 0
+        print()
+    failed |= not _measure(options.names or list(MEASUREMENTS), options.rounds, options.keep)
+    return int(failed)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "names", nargs="*", choices=[*MEASUREMENTS, []], help="which (default: all, then peers)"
+        "names", nargs="*", choices=[*MEASUREMENTS, []], help="which (default: peers, then all)"
     )
-    parser.add_argument("--rounds", type=int, default=5, help="rounds, interleaved; medians are shown")
-    parser.add_argument("--json", type=Path, help="write the figures here as well")
-    arguments = parser.parse_args()
-    figures = {}
-    for name in arguments.names or MEASUREMENTS:
-        figures[name] = MEASUREMENTS[name](arguments.rounds)
-        print()
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
-    return 0 if arguments.names else peers_main(["--rounds", str(arguments.rounds)])
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds, interleaved; medians are shown")
+    parser.add_argument("--long", action="store_true", help="the long run as well, after the peers")
+    parser.add_argument(
+        "--quick", action="store_true", help="one round with a fiftieth of the load: does it run?"
+    )
+    parser.add_argument(
+        "--keep", type=Path, metavar="FOLDER", help="peers.json, long.json, and engine.json: the rest"
+    )
+    parser.add_argument("--no-install", action="store_true", help="install nothing")
+    return parser
+
+
+def _with_options(options: argparse.Namespace) -> list[tuple[str, list[str]]]:
+    """The command lines of `peers` and, if asked for, of `long`."""
+    share = ["--share", _SHARE] if options.quick else []
+    peers = ["--rounds", str(options.rounds), *share, *(["--no-install"] if options.no_install else [])]
+    lines = [("peers", peers), *([("long", share)] if options.long else [])]
+    if options.keep is None:
+        return lines
+    return [(name, [*line, "--json", str(options.keep / f"{name}.json")]) for name, line in lines]
+
+
+def _measure(names: list[str], rounds: int, keep: Path | None) -> bool:
+    """One after the other, each kept when it is done; one that breaks is told and does not end the others."""
+    found: dict[str, Any] = {"machine": describe_machine(), "rounds": rounds}
+    for name in names:
+        try:
+            found[name] = MEASUREMENTS[name](rounds)
+        except Exception:
+            traceback.print_exc()
+            print(f"benchmarks: {name} broke", file=sys.stderr)
+            continue
+        print(flush=True)
+        if keep is not None:
+            (keep / "engine.json").write_text(json.dumps(found, indent=1) + "\n")
+    return set(names) <= set(found)
 
 
 if __name__ == "__main__":

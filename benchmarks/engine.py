@@ -25,7 +25,7 @@ ITEMS = 20_000
 CONTINUE = int(ActionType.CONTINUE)
 SUB_LAYERS = (0, 1, 2, 4, 8)
 NEED_MORE = int(StreamActionType.NEED_MORE_DATA)
-HELD = 8 << 20
+HELD_MIB = (1, 2, 4, 8)  # the last is the limit of NEED_MORE_DATA
 COUNTED = (2_000, 12_000)  # items; the difference leaves out what comes before them
 
 Cycle = Literal["five calls", "two calls"]
@@ -51,9 +51,12 @@ class Inspector(Callout):
 
 
 class Waiting(Callout):
-    """Wants more than there is, up to the limit of NEED_MORE_DATA."""
+    """Wants so many bytes at once, and waits until they are there."""
 
     filter_action = "callout_unknown"
+
+    def __init__(self, wanted: int) -> None:
+        self.wanted = wanted
 
     def classify_fn(
         self,
@@ -66,9 +69,9 @@ class Waiting(Callout):
         classify_out: Any,
     ) -> None:
         classify_out.action_type = CONTINUE
-        if not classify_out.flags and not layer_data.stream_data.data_length >= HELD:
+        if not classify_out.flags and not layer_data.stream_data.data_length >= self.wanted:
             layer_data.stream_action = NEED_MORE
-            layer_data.count_bytes_required = HELD
+            layer_data.count_bytes_required = self.wanted
 
 
 def begin(callouts: Sequence[Callout], options: EngineOptions | None = None) -> tuple[FilterEngine, Flow]:
@@ -126,7 +129,7 @@ def _two_calls(engine: FilterEngine, flow: Flow, view: memoryview, items: int) -
 
 def measure(rounds: int) -> dict[str, float]:
     """Medians over interleaved rounds."""
-    figures = measure_sub_layers(rounds) | measure_built_ins(rounds) | measure_held_bytes(rounds)
+    figures = measure_sub_layers(rounds) | measure_built_ins(rounds) | measure_held_bytes()
     return figures | count_instructions()
 
 
@@ -168,19 +171,30 @@ def measure_built_ins(rounds: int) -> dict[str, float]:
     return {f"{name}, 64 bytes": median(costs) for name, costs in seen.items()}
 
 
-def measure_held_bytes(rounds: int) -> dict[str, float]:
-    """8 MiB that come in single bytes while a callout waits for all of them: CPU seconds. Once, for it takes long."""
-    engine, flow = begin([Waiting()])
+def measure_held_bytes() -> dict[str, float]:
+    """1 to 8 MiB that come in single bytes while a callout waits for all of them: CPU seconds, which should double.
+
+    One round is enough: a run lasts many seconds.
+    """
+    figures = {f"{mib} MiB in single bytes, seconds": cost_of_held(mib << 20) for mib in HELD_MIB}
+    print("held under NEED_MORE_DATA, in single bytes: CPU seconds, microseconds per byte")
+    for mib, spent in zip(HELD_MIB, figures.values(), strict=True):
+        print(f"{mib:>6} MiB {spent:>8.1f} {spent / (mib << 20) * 1e6:>8.2f}")
+    return figures
+
+
+def cost_of_held(total: int) -> float:
+    """CPU seconds until so many single bytes have come, were shown in one piece, and went on."""
+    engine, flow = begin([Waiting(total)])
     view = memoryview(bytearray(1))
     began = time.process_time()
-    for _ in range(HELD):
+    for _ in range(total):
         if not engine.relay(flow, 0, view):
             engine.settle_output(flow)
     flow.sent(0, flow.output(0).length)
     spent = time.process_time() - began
-    assert flow.ledger(0).written == HELD
-    print(f"8 MiB in single bytes under NEED_MORE_DATA: {spent:.1f} CPU s")
-    return {"8 MiB in single bytes, seconds": spent}
+    assert flow.ledger(0).written == total
+    return spent
 
 
 def count_instructions() -> dict[str, float]:

@@ -72,7 +72,7 @@ def _bulk(flows: int, to_upstream: bool) -> Case:
         kind="bulk",
         options={"connections": flows, "bytes": 1.2 * GB / flows, "to_upstream": to_upstream},
         scaled="bytes",
-        peers=(*PLAIN, "wfpstream-relay"),
+        peers=(*PLAIN, "wfpstream-relay", *(["wfpstream-workers"] if flows > 1 else [])),
     )
 
 
@@ -87,13 +87,13 @@ def _offload(flows: int) -> Case:
     )
 
 
-_EDITORS = ("wfpstream", "wfpstream-edit", "mitmproxy-edit")
+_EDITORS = ("wfpstream", "wfpstream-edit", "wfpstream-edit-whole", "mitmproxy-edit")
 
 CASES: tuple[Case, ...] = (
     *(_bulk(flows, to_upstream) for flows in (1, 8) for to_upstream in (False, True)),
     Case(
         "ping-pong-32", "ping-pong 64 B, 32 connections", "ping-pong",
-        {"connections": 32, "seconds": 1.5}, None, (*PLAIN, "wfpstream-relay"),
+        {"connections": 32, "seconds": 1.5}, None, (*PLAIN, "wfpstream-relay", "wfpstream-workers"),
     ),
     Case(
         "ping-pong-1", "ping-pong 64 B, 1 connection", "ping-pong",
@@ -101,7 +101,8 @@ CASES: tuple[Case, ...] = (
     ),
     Case(
         "connect", "connect + echo + close, 16 at once", "connect",
-        {"connections": 16, "messages": 5_000, "reset": 1}, "messages", (*PLAIN, "wfpstream-relay"),
+        {"connections": 16, "messages": 5_000, "reset": 1}, "messages",
+        (*PLAIN, "wfpstream-relay", "wfpstream-workers"),
     ),
     _offload(1),
     _offload(8),

@@ -153,13 +153,14 @@ def long_main(arguments: Sequence[str]) -> int:
     parser.add_argument("--flows", type=int, default=FLOWS)
     parser.add_argument("--messages", type=float, default=MESSAGES, help="round trips in all")
     parser.add_argument("--outstanding", type=int, default=32, help="messages on their way at once")
+    parser.add_argument("--share", type=float, default=1.0, help="of the messages")
     parser.add_argument("--peers", default="wfpstream")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
     found: dict[str, Any] = {"machine": describe_machine(), "runs": {}}
     try:
         for peer in choose_peers(options.peers, {}):
-            result = long_run(peer, options.flows, int(options.messages), options.outstanding)
+            result = long_run(peer, options.flows, int(options.messages * options.share), options.outstanding)
             found["runs"][peer.name] = asdict(result)
             print(text_of(peer.name, result))
     except (ValueError, LoadError, StartError, MissingError) as error:

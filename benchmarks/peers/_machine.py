@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.peers._interpreter import describe_build
 from benchmarks.peers._programs import Peer, find_program, tree_of_wfpstream
 from benchmarks.peers._venv import MissingError, version_of
 
@@ -21,6 +22,7 @@ def describe_machine() -> dict[str, Any]:
         "cpus": len(os.sched_getaffinity(0)),
         "kernel": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
+        "python_build": describe_build(),
         "commit": _commit(),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "load_average": round(os.getloadavg()[0], 2),
@@ -56,10 +58,10 @@ def _cpu_model() -> str:
 
 
 def _commit() -> str:
-    done = subprocess.run(
-        ["git", "-C", str(tree_of_wfpstream()), "rev-parse", "--short", "HEAD"],
-        check=False,
-        capture_output=True,
-        text=True,
+    """What the package measured is at; and whether it has been changed since."""
+    git = ["git", "-C", str(tree_of_wfpstream())]
+    head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], check=False, capture_output=True, text=True)
+    changed = subprocess.run(
+        [*git, "diff", "--quiet", "HEAD", "--", "wfpstream"], check=False, capture_output=True
     )
-    return done.stdout.strip()
+    return head.stdout.strip() + (" with changes" if head.stdout and changed.returncode else "")

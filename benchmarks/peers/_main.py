@@ -38,6 +38,7 @@ def peers_main(arguments: Sequence[str]) -> int:
             pinned=options.pin,
             with_install=not options.no_install,
             keep=options.json,
+            share=options.share,
         )
     except (ValueError, LoadError) as error:
         print(f"benchmarks: {error}", file=sys.stderr)
@@ -54,6 +55,7 @@ def run(
     pinned: bool = False,
     with_install: bool = True,
     keep: Path | None = None,
+    share: float = 1.0,
 ) -> Record:
     """Install what is missing, measure, and sum up; after every round the record so far is written to `keep`.
 
@@ -64,7 +66,7 @@ def run(
     peers = list({peer.name: peer for case in cases for peer in peers_of[case.name]}.values())
     if with_install:
         install({peer.version[1] for peer in peers if is_from_venv(peer)})
-    measuring = Run(cases, peers_of, pinned=pinned)
+    measuring = Run(cases, peers_of, pinned=pinned, share=share)
 
     def after_round(done: int) -> None:
         if keep is not None:
@@ -81,7 +83,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks peers", description=__doc__)
     parser.add_argument("--only", help="cases, by the beginnings of their names: bulk,ping-pong-1")
     parser.add_argument("--peers", help="who takes part (default: each case's own)")
-    parser.add_argument("--rounds", type=int, default=5, help="interleaved; medians are shown")
+    parser.add_argument("--rounds", type=int, default=3, help="interleaved; medians are shown")
+    parser.add_argument(
+        "--share", type=float, default=1.0, help="of the amounts: 0.02 to see whether it runs"
+    )
     parser.add_argument("--json", type=Path, help="write the record here as well")
     parser.add_argument(
         "--pin", action="store_true", help="the relay on the last CPU, the load on the others"

@@ -2,52 +2,64 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
-from statistics import fmean
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmarks.peers._demands import Line
+from benchmarks.peers._engine_tables import NOT_MEASURED, table
 from benchmarks.peers._long import MOMENTS
 from benchmarks.peers._record import Entry, Record, case_named
 from benchmarks.peers._report import US, ratio
 from benchmarks.peers._statistics import Summary, significant
-from benchmarks.peers._targets import Outcome, Target, outcomes, unit_of
 
 
-def targets_table(record: Record) -> str:
-    """Every target, what it is held against, and whether it is met."""
+def targets_table(lines: Sequence[Line]) -> str:
+    """Every demand, what it is held against, and whether it is met."""
     head = ["measure", "figure", "asked for", "wfpstream", "the rival", "ratio", "verdict"]
-    return _table(head, (_target_row(outcome) for outcome in outcomes(record)))
+    return table(head, (_target_row(line) for line in lines))
 
 
-def _target_row(outcome: Outcome) -> list[str]:
-    case, target = case_named(outcome.target.case), outcome.target
-    rival = f"{outcome.rival} {significant(outcome.theirs)}" if outcome.theirs is not None else ""
-    return [
-        case.title,
-        unit_of(case, target.figure),
-        target.text(),
-        significant(outcome.ours) if outcome.ours is not None else "",
-        rival,
-        significant(outcome.ratio) if outcome.ratio is not None else "",
-        outcome.verdict() if outcome.is_met else f"**{outcome.verdict()}**",
-    ]
+def _target_row(line: Line) -> list[str]:
+    verdict = line.verdict if line.is_met or line.verdict == "stated" else f"**{line.verdict}**"
+    return [line.measure, line.figure, line.demand, line.ours, line.theirs, line.ratio, verdict]
 
 
-def misses_text(record: Record) -> str:
+def misses_text(lines: Sequence[Line]) -> str:
     """What is missed, a line per target; that nothing is, where nothing is."""
-    missed = [outcome for outcome in outcomes(record) if outcome.is_met is False]
-    if not missed:
-        return "Every target is met in this run."
-    lines = [
-        f"- {_measure(outcome.target)}: {outcome.target.text()}; {outcome.verdict()}." for outcome in missed
-    ]
-    return "\n".join([f"{len(missed)} of {len(outcomes(record))} targets are missed:", "", *lines])
+    judged = [line for line in lines if line.verdict != "stated"]
+    unknown = [line for line in judged if line.is_met is None]
+    missed = [line for line in judged if line.is_met is False]
+    parts = [f"{len(judged) - len(missed) - len(unknown)} of {len(judged)} targets are met."]
+    for heading, some in (("Missed:", missed), ("Not measured:", unknown)):
+        if some:
+            parts.append(heading)
+            parts.append(
+                "\n".join(
+                    f"- {line.measure} ({line.figure}): {line.demand}; {line.verdict}." for line in some
+                )
+            )
+    return "\n\n".join(parts)
 
 
-def _measure(target: Target) -> str:
-    case = case_named(target.case)
-    return f"{case.title} ({unit_of(case, target.figure)})"
+def workers_table(record: Record) -> str:
+    """One worker and two, in the cases that have both."""
+    rows = []
+    for name, entries in record.cases.items():
+        found = [entries.get(peer, Entry()).figures for peer in (US, f"{US}-workers")]
+        if all(found):
+            case = case_named(name)
+            cells = [significant(one[key].median) for key in ("cpu", "wall") for one in found]
+            ratios = [found[1][key].median / found[0][key].median for key in ("cpu", "wall")]
+            rows.append(
+                [
+                    f"{case.title}: {case.cpu_unit}, {case.wall_unit}",
+                    *(*cells[:2], significant(ratios[0])),
+                    *(*cells[2:], significant(ratios[1])),
+                ]
+            )
+    if not rows:
+        return NOT_MEASURED
+    return table(["case", "CPU, one worker", "two", "ratio", "rate, one worker", "two", "ratio"], rows)
 
 
 def case_tables(record: Record) -> str:
@@ -66,7 +78,7 @@ def case_tables(record: Record) -> str:
         ]
         ours = entries.get(US, Entry()).figures
         rows = [_case_row(record, peer, entry, ours, has_latency) for peer, entry in entries.items()]
-        parts.append(f"### {case.title[:1].upper()}{case.title[1:]}\n\n{_table(head, rows)}")
+        parts.append(f"### {case.title[:1].upper()}{case.title[1:]}\n\n{table(head, rows)}")
     return "\n\n".join(parts)
 
 
@@ -97,7 +109,7 @@ def _spread(summary: Summary) -> str:
 def versions_table(record: Record) -> str:
     """Which relays, and which versions of them."""
     rows = [[fields["title"], fields["version"]] for fields in record.peers.values()]
-    return _table(["relay", "version"], rows)
+    return table(["relay", "version"], rows)
 
 
 def machine_text(record: Record) -> str:
@@ -109,13 +121,21 @@ def machine_text(record: Record) -> str:
         else "nothing pinned to a CPU"
     )
     return (
-        f"{machine['cpu']}, {machine['cpus']} CPUs, {machine['kernel']}, Python {machine['python']}; "
-        f"{record.rounds} rounds, {pinned}; commit {machine['commit'] or 'unknown'}, {machine['date']}."
+        f"{machine['cpu']}, {machine['cpus']} CPUs, {machine['kernel']}; "
+        f"{record.rounds} rounds, {pinned}; commit {machine['commit'] or 'unknown'}, {machine['date']}. "
+        f"All relays in Python on Python {machine['python']} ({machine['python_build']})."
     )
 
 
-def long_table(long: dict[str, Any]) -> str:
-    """The long runs: how many, how fast, and memory and descriptors at five moments."""
+def made_text(whole: Mapping[str, Any]) -> str:
+    """When and with what a record other than the peers' was made."""
+    machine = whole["machine"]
+    rounds = f", medians of {whole['rounds']} rounds" if "rounds" in whole else ""
+    return f"Commit {machine['commit'] or 'unknown'}, {machine['date']}, Python {machine['python']}{rounds}."
+
+
+def long_table(long: Mapping[str, Any]) -> str:
+    """The long runs: how many, how fast, and memory and descriptors at seven moments."""
     parts = []
     for name, run in long["runs"].items():
         parts.append(
@@ -131,51 +151,5 @@ def long_table(long: dict[str, Any]) -> str:
         rows.append(
             ["the most in between", significant(run["most_memory_mib"]), f"{run['most_descriptors']:,}"]
         )
-        parts.append(_table(["moment", "memory, MiB", "descriptors"], rows))
+        parts.append(table(["moment", "memory, MiB", "descriptors"], rows))
     return "\n\n".join(parts)
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-
-
-def engine_text(figures: dict[str, float]) -> str:
-    """What an item costs by number of inspecting sublayers, and the straight lines through it.
-
-    Args:
-        figures: of `benchmarks engine`: microseconds by "N sublayers, SIZE bytes, CALLS", or instructions by
-            "N sublayers, instructions, CALLS"; anything else is left out.
-    """
-    columns: dict[str, dict[int, float]] = {}
-    for name, value in figures.items():
-        found = re.fullmatch(r"(\d+) sublayers, (.+)", name)
-        if found:
-            columns.setdefault(found[2], {})[int(found[1])] = value
-    numbers = sorted({number for column in columns.values() for number in column})
-    rows = [
-        [
-            str(number),
-            *(significant(column[number]) if number in column else "" for column in columns.values()),
-        ]
-        for number in numbers
-    ]
-    lines = []
-    for name, column in columns.items():
-        inspecting = {number: value for number, value in column.items() if number}
-        slope, off = _line(inspecting)
-        lines.append(
-            f"- {name}: {significant(slope)} for every inspecting sublayer more, from the first to the "
-            f"{max(inspecting)}th; no figure is more than {significant(off * 100, 2)}% off the straight line."
-        )
-    return f"{_table(['inspecting sublayers', *columns], rows)}\n\n" + "\n".join(lines)
-
-
-def _line(values: dict[int, float]) -> tuple[float, float]:
-    """Slope of the least-squares line, and how far the worst figure is from it, as a share of the figure."""
-    middle_x, middle_y = fmean(values), fmean(values.values())
-    slope = sum((x - middle_x) * (y - middle_y) for x, y in values.items()) / sum(
-        (x - middle_x) ** 2 for x in values
-    )
-    off = max(abs(middle_y + slope * (x - middle_x) - y) / y for x, y in values.items())
-    return slope, off

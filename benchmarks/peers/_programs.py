@@ -229,7 +229,8 @@ def wfpstream_peers(tree: Path, prefix: str = "") -> list[Peer]:
         ("wfpstream-relay", "no callout", _wfpstream()),
         ("wfpstream-digest", "monitor with SHA-256", _wfpstream("--callout", "monitor,summary=false")),
         ("wfpstream-offload", "allow_after, 64 KiB", _wfpstream("--callout", "allow_after,bytes=64KiB")),
-        ("wfpstream-edit", "stream_edit", _wfpstream("--callout", EDIT)),
+        ("wfpstream-edit", "stream_edit, piecewise", _wfpstream("--callout", EDIT)),
+        ("wfpstream-edit-whole", "stream_edit, mode=whole", _wfpstream("--callout", f"{EDIT},mode=whole")),
         ("wfpstream-workers", "monitor, 2 workers", _wfpstream("--callout", MONITOR, "--workers", "2")),
         ("wfpstream-stream", "monitor, stream driver", _wfpstream_stream),
     ]

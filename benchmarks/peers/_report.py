@@ -15,6 +15,7 @@ def report(record: Record) -> str:
     parts = [
         f"peers: medians of {record.rounds} interleaved rounds (lowest..highest), {pinned};"
         f" {machine['cpu']}, {machine['cpus']} CPUs, {machine['kernel']}, Python {machine['python']}"
+        f" ({machine['python_build']})"
     ]
     for name, entries in record.cases.items():
         parts.append("\n".join(_case_lines(name, entries)))

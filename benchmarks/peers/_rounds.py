@@ -55,11 +55,13 @@ class Row:
 Table = dict[str, dict[str, Row]]
 
 
-def amounts(case: Case, peer: Peer) -> dict[str, float]:
-    """The load's options for one peer: slow ones get a share."""
+def amounts(case: Case, peer: Peer, share: float = 1.0) -> dict[str, float]:
+    """The load's options for one peer: slow ones get less; of everything only `share`."""
     options = dict(case.options)
     if case.scaled is not None:
-        options[case.scaled] *= peer.pace.get(case.kind, 1.0)
+        options[case.scaled] *= peer.pace.get(case.kind, 1.0) * share
+    if "seconds" in options:
+        options["seconds"] *= share
     if case.kind == "idle":
         options["connections"] = min(options["connections"], peer.most_idle)
     return {name: int(value) if name != "seconds" else value for name, value in options.items()}
@@ -86,14 +88,16 @@ def figures_of(case: Case, answer: dict[str, Any], used: float) -> dict[str, flo
     return {"cpu": used / connections * 10_000, "wall": connections / seconds, **latency}
 
 
-def measure(case: Case, peer: Peer, relay: Running, load: Load) -> tuple[dict[str, float], dict[str, Any]]:
+def measure(
+    case: Case, peer: Peer, relay: Running, load: Load, share: float = 1.0
+) -> tuple[dict[str, float], dict[str, Any]]:
     """One workload through a running relay: its figures, and what the load said.
 
     Raises:
         LoadError: as the load says.
     """
     before = memory_bytes(relay.pid) if relay.pid and case.kind == "idle" else 0
-    with load.client(case.workload, relay.port, amounts(case, peer)) as client:
+    with load.client(case.workload, relay.port, amounts(case, peer, share)) as client:
         began = _used(case, relay)
         answer = client.run()
         if relay.pid:
@@ -115,14 +119,20 @@ class Run:
         cases: in this order.
         peers_of: who takes part in each, by the case's name.
         pinned: the relay has the last CPU to itself, the load gets the others.
+        share: of the amounts.
     """
 
     def __init__(
-        self, cases: Sequence[Case], peers_of: dict[str, list[Peer]], *, pinned: bool = False
+        self,
+        cases: Sequence[Case],
+        peers_of: dict[str, list[Peer]],
+        *,
+        pinned: bool = False,
+        share: float = 1.0,
     ) -> None:
         self.cases = cases
         self.table: Table = {case.name: {peer.name: Row() for peer in peers_of[case.name]} for case in cases}
-        self._peers_of = peers_of
+        self._peers_of, self._share = peers_of, share
         cpus = sorted(os.sched_getaffinity(0))
         self._pinned = pinned and len(cpus) > 1
         self._relay_cpus, self._load_cpus = cpus[-1:], cpus[:-1]
@@ -164,7 +174,7 @@ class Run:
     def _one(self, case: Case, peer: Peer, load: Load, row: Row) -> None:
         try:
             with running(peer, load.port, lambda command: self._wrapped(command, self._relay_cpus)) as relay:
-                figures, answer = measure(case, peer, relay, load)
+                figures, answer = measure(case, peer, relay, load, self._share)
         except MissingError as error:
             row.failures += [str(error)] * _FAILURES  # it will not appear during the run
         except (StartError, LoadError) as error:

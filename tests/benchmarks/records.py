@@ -6,7 +6,8 @@ from benchmarks.peers._record import Entry, Record
 from benchmarks.peers._statistics import summarize
 
 MACHINE = {
-    "cpu": "Some CPU", "cpus": 2, "kernel": "Linux 6", "python": "3.11", "commit": "abc", "date": "2026-11-22",
+    "cpu": "Some CPU", "cpus": 2, "kernel": "Linux 6", "python": "3.11", "python_build": "built somehow",
+    "commit": "abc", "date": "2026-11-22",
     "load_average": 0.1,
 }  # fmt: skip
 
