@@ -22,7 +22,7 @@ from wfpstream.intercept import Interception
 from wfpstream.transport import Proxy, serve_proxy
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
-LIMIT = 20.0
+LIMIT = 100.0
 UPSTREAM_PORT = "8080"
 
 Handler = Callable[[trio.SocketStream], Awaitable[None]]

@@ -15,9 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 # Bounds what would otherwise hang for ever; never what a test waits for.
-TIMEOUT = 30.0
+TIMEOUT = 100.0
 
 
 class _Echo(socketserver.BaseRequestHandler):
@@ -95,6 +97,17 @@ class Running:
             client.sendall(request)
             client.shutdown(socket.SHUT_WR)
             return read_all(client)
+
+    def assert_turns_away(self) -> None:
+        """Who connects now is reset, whatever he is doing when it reaches him: connecting already, or reading."""
+        with pytest.raises(ConnectionResetError), self.connect() as client:
+            client.recv(1)
+
+    def wait_turned_away(self) -> None:
+        """Until nobody is accepted any more."""
+        with pytest.raises(OSError, match=r"refused|reset"):
+            while True:
+                self.connect().close()
 
     def send_signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)

@@ -337,7 +337,9 @@ def test_a_filter_that_is_busy_in_one_worker_stays_in_all(file: Path, path: Path
     with running("-c", file, "--workers", "2") as run, ExitStack() as stack:
         ask(path, "add-filter", {"callout": "framer,by=line", "name": "by hand"})
         client = stack.enter_context(run.connect())
-        client.sendall(b"half a line")
+        # The end of a line comes back when its worker has it all; the next line only begins.
+        client.sendall(b"a line\nhalf a line")
+        assert read_exactly(client, 7) == b"a line\n"
         (flow,) = ask(path, "flows")
         before = ask(path, "filters")
         (one,) = next(
@@ -430,9 +432,7 @@ def test_a_stop_lets_the_flows_of_all_end(file: Path, path: Path, number: signal
             for worker in workers_of(path).values():
                 os.kill(worker["pid"], number)
             run.send_signal(number)
-            with pytest.raises(OSError, match=r"refused|reset"):
-                while True:
-                    run.connect().close()
+            run.wait_turned_away()
             for client in clients.values():
                 assert echoed(client, b"last words") == b"last words"
         assert run.wait() == 0

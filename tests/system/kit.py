@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tests.support.system import require
 
-START_TIMEOUT = 20.0
+START_TIMEOUT = 60.0
 
 
 class RunningProxy:

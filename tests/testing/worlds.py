@@ -288,7 +288,7 @@ def _through_proxy(make: Make, script: Script, *, one_at_a_time: bool) -> list[E
     _, progress = _in_memory(make, script)
 
     async def main() -> list[Event]:
-        with trio.fail_after(20):
+        with trio.fail_after(100):
             return await _converse(make(), script, progress, one_at_a_time)
 
     return trio.run(main)

@@ -150,9 +150,20 @@ def drip(sockets: list[socket.socket]) -> int:
 
 def is_served(proxy: ChildProxy, number: int) -> bool:
     """Whether somebody who behaves gets his answer."""
+    request = b"is anybody there?"
     with proxy.connect(number) as sock:
-        sock.sendall(b"is anybody there?")
-        return sock.recv(100) == b"is anybody there?"
+        sock.sendall(request)
+        return sock.recv(len(request), socket.MSG_WAITALL) == request
+
+
+def wait_served(proxy: ChildProxy, number: int) -> None:
+    """Until he gets it: with a short idle time, a busy machine may let it pass between two steps of ours."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            if is_served(proxy, number):
+                return
+        assert time.monotonic() < until
 
 
 # --- slowloris ----------------------------------------------------------------------------------------
@@ -169,10 +180,10 @@ def test_headers_that_never_end_are_bounded_by_their_timeout(driver: str, count:
     ):
         for number in range(count):
             sockets.append(proxy.connect(number))
-            sockets[-1].send(b"P")
+            drip(sockets[-1:])
         with proxy.connect() as sock:
             sock.sendall(b"PROXY UNKNOWN\r\nhallo")
-            assert sock.recv(100) == b"hallo"
+            assert sock.recv(5, socket.MSG_WAITALL) == b"hallo"
         while proxy.look()["rejected"].get("proxy_header", 0) < count:
             drip(sockets)
         assert all(is_over(sock) for sock in sockets)
@@ -231,7 +242,7 @@ def test_who_says_nothing_makes_room_for_those_who_wait(driver: str) -> None:
         assert seen["events"]["flow_deleted timeout"] == count
         (line,) = seen["lines"]
         assert "limits.flows" in line
-        assert is_served(proxy, 0)
+        wait_served(proxy, 0)
         proxy.stop()
 
 
@@ -286,7 +297,8 @@ def test_peers_that_never_read_fill_no_memory_and_end_when_idle(driver: str, tot
             driver,
             upstream.getsockname()[1],
             limits={"total": total, "unsent": unsent},
-            timeouts={"idle": 0.5},
+            # More than a busy machine keeps this process, which is to pour meanwhile, waiting.
+            timeouts={"idle": 1.5},
         ) as proxy,
     ):
         for number in range(count):
@@ -314,7 +326,8 @@ def test_an_upstream_that_accepts_and_never_answers_is_bounded_by_the_idle_time(
     ):
         for number in range(count):
             clients.append(proxy.connect(number))
-            clients[-1].sendall(b"hallo?")
+            with contextlib.suppress(ConnectionResetError):  # idle already, on a busy machine
+                clients[-1].sendall(b"hallo?")
         assert all(is_over(sock) for sock in clients)
         seen = proxy.wait_empty()
         assert seen["events"]["flow_deleted timeout"] == count

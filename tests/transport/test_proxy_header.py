@@ -263,7 +263,8 @@ async def test_an_upstream_that_takes_nothing() -> None:
         prepare(sender)
         await fill(sender)
         with pytest.raises(ConnectError, match=r"within 0\.05 s"):
-            await send_proxy_header(sender, 1, A, B, timeout=0.05)
+            while True:  # the kernel may find a little more room after a while, but not for ever
+                await send_proxy_header(sender, 1, A, B, timeout=0.05)
 
 
 @bounded

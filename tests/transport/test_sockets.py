@@ -32,7 +32,7 @@ def live(test: Callable[P, Awaitable[None]]) -> Callable[P, None]:
     @wraps(test)
     def sync(*args: P.args, **kwargs: P.kwargs) -> None:
         async def bounded() -> None:
-            with trio.fail_after(10):
+            with trio.fail_after(100):
                 await test(*args, **kwargs)
 
         trio.run(bounded)

@@ -38,7 +38,7 @@ from wfpstream.transport import relay
 CLIENT, SERVER = "10.0.0.1", ("10.0.0.2", 80)
 FIRST_PORT = 40_000
 _RESET = struct.pack("ii", 1, 0)
-_PATIENCE = 20.0
+_PATIENCE = 100.0
 _SIOCATMARK = 0x8905
 # Over sockets: nobody has anything to do for so long, seconds. What was sent is accounted for besides.
 _QUIET = 0.002
