@@ -70,6 +70,11 @@ class Bulk:
         self.data = b""
         self.sent = self.received = 0
         self.most_owed = 0
+        # More than a usual read on its way at once; by itself the kernel comes to that sooner or later.
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        driver: Any = _hubs[id(run.engine)].drivers[self.flow.id]
+        for leg in driver.sides:
+            leg.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
 
     def send(self) -> bool:
         """As much as the kernel takes."""
