@@ -1,4 +1,4 @@
-"""`python -m benchmarks [NAME...]`: a text table each; `--keep FOLDER` writes the figures as JSON as well.
+"""`python -m benchmarks [OPTION...] [NAME...]`: a text table each; `--keep FOLDER` writes the figures as JSON as well.
 
 `python -m benchmarks peers ...` and `python -m benchmarks long ...` have options of their own: `--help`.
 """
@@ -44,20 +44,20 @@ def main() -> int:
     if options.keep is not None:
         options.keep.mkdir(parents=True, exist_ok=True)
     failed = False
-    for name, arguments in _with_options(options) if not options.names else ():
-        failed |= WITH_OPTIONS[name](arguments) != 0
-        print()
-    failed |= not _measure(options.names or list(MEASUREMENTS), options.rounds, options.keep)
-    return int(failed)
+    names = options.names or ["peers", *MEASUREMENTS]
+    for name in (name for name in names if name in WITH_OPTIONS):
+        failed |= WITH_OPTIONS[name](_arguments_of(name, options)) != 0
+        print(flush=True)
+    rest = [name for name in names if name in MEASUREMENTS]
+    return int(failed | (bool(rest) and not _measure(rest, options.rounds, options.keep)))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "names", nargs="*", choices=[*MEASUREMENTS, []], help="which (default: peers, then all)"
+        "names", nargs="*", choices=[*WITH_OPTIONS, *MEASUREMENTS, []], help="default: all but long"
     )
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds, interleaved; medians are shown")
-    parser.add_argument("--long", action="store_true", help="the long run as well, after the peers")
     parser.add_argument(
         "--quick", action="store_true", help="one round with a fiftieth of the load: does it run?"
     )
@@ -68,14 +68,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _with_options(options: argparse.Namespace) -> list[tuple[str, list[str]]]:
-    """The command lines of `peers` and, if asked for, of `long`."""
-    share = ["--share", _SHARE] if options.quick else []
-    peers = ["--rounds", str(options.rounds), *share, *(["--no-install"] if options.no_install else [])]
-    lines = [("peers", peers), *([("long", share)] if options.long else [])]
-    if options.keep is None:
-        return lines
-    return [(name, [*line, "--json", str(options.keep / f"{name}.json")]) for name, line in lines]
+def _arguments_of(name: str, options: argparse.Namespace) -> list[str]:
+    """The command line of `peers` or `long`."""
+    arguments = ["--share", _SHARE] if options.quick else []
+    if name == "peers":
+        arguments += ["--rounds", str(options.rounds)]
+    if name == "peers" and options.no_install:
+        arguments.append("--no-install")
+    if options.keep is not None:
+        arguments += ["--json", str(options.keep / f"{name}.json")]
+    return arguments
 
 
 def _measure(names: list[str], rounds: int, keep: Path | None) -> bool:

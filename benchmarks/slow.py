@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CALL = 0.05
 QUICK_FLOWS = 32
 MESSAGE = bytes(64)
-SECONDS = 4.0
+SECONDS = 2.5
 # A flow that shares its process with the slow one waits for whole calls; this tells the two kinds apart.
 HIT = CALL / 2
 PERMIT = int(ActionType.PERMIT)
