@@ -28,7 +28,7 @@ _PROBE = """
 import json, os, sys, time
 import ensurepip, venv
 if sys.version_info < (3, 11):
-    raise SystemExit(f"is Python {sys.version.split()[0]}, and 3.11 is needed")
+    raise SystemExit("it is Python " + sys.version.split()[0])
 class Way:
     __slots__ = ("count", "held")
     def __init__(self):
@@ -115,7 +115,8 @@ def probe(program: str) -> Python:
         raise ValueError(f"PYTHON={program}: there is no such program")
     done = subprocess.run([path, "-c", _PROBE], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise ValueError(f"PYTHON={program}: {(done.stderr.strip().splitlines() or ['it failed'])[-1]}")
+        said = (done.stderr.strip().splitlines() or ["it failed"])[-1].strip()
+        raise ValueError(f"PYTHON={program} is no Python 3.11 or newer with venv and ensurepip: {said}")
     return Python(**json.loads(done.stdout))
 
 
@@ -130,9 +131,12 @@ def describe_build() -> str:
     base = base_executable()
     options = str(sysconfig.get_config_var("CONFIG_ARGS") or "")
     named = [word for word in ("--enable-optimizations", "--with-lto") if word in options]
-    whose = "the distribution's" if base.startswith("/usr/bin/") else "not the distribution's"
-    text = f"{whose}, {platform.python_compiler()}"
-    text += f", configured with {' and '.join(named) or 'neither --enable-optimizations nor --with-lto'}"
+    is_packaged = base.startswith("/usr/bin/")
+    text = f"{'the distribution' if is_packaged else 'not the distribution'}'s, {platform.python_compiler()}"
+    if named:
+        text += f", configured with {' and '.join(named)}"
+    elif not is_packaged:  # a package's rules may optimise without its configuration knowing: Debian's do
+        text += ", configured with neither --enable-optimizations nor --with-lto"
     found = [Python(**fields) for fields in json.loads(os.environ.get(CHOSEN, "[]"))]
     costs = [python.cost for python in found if python.base == base]
     for other in found:
