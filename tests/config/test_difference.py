@@ -261,7 +261,8 @@ def test_callouts_of_the_command_line_stay_in_front() -> None:
         ("registered", "f.toml:8: rule[1].callout: tests.config.deployed:Awkward: RuntimeError: not now"),
         (
             "notify",
-            "f.toml:7: rule[1]: filter_add was refused: STATUS_FWP_CALLOUT_NOTIFICATION_FAILED",
+            "f.toml:7: rule[1]: filter_add was refused: STATUS_FWP_CALLOUT_NOTIFICATION_FAILED: "
+            "notifyFn of tests.config.deployed:Awkward answered STATUS_UNSUCCESSFUL",
         ),
     ],
 )

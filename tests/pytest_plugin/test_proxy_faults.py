@@ -536,10 +536,10 @@ def test_an_object_at_work_in_another_proxy_is_refused_in_words(
     """What it injects into the first one's connections would be the second one's."""
     edit = StreamEdit(find="rainy", replace="sunny")
     first = wfp_proxy(upstream.address, callouts=[edit])
-    with pytest.raises(ValueError, match="this StreamEdit is at work in another wfp_proxy"):
+    with pytest.raises(ValueError, match="this StreamEdit is at work in another engine"):
         wfp_proxy(upstream.address, callouts=[edit])
     second = wfp_proxy(upstream.address)
-    with pytest.raises(ValueError, match="give each an object of its own"):
+    with pytest.raises(ValueError, match=r"give each engine .* an object of its own"):
         second.add_callout(edit)
     first.close()
     second.add_callout(edit)  # nobody has it any more

@@ -125,7 +125,9 @@ class Objects:
         for one in steps.filters_in:
             callout_key = keys[one.callout][one.layer.key] if one.callout is not None else None
             status, filter_id = session.filter_add(_filter_record(one, callout_key))
-            _require(one.path, "filter_add", status)
+            if not status.ok:
+                why = self._engine.fwps.why_refused(status)
+                raise Refused(one.path, "filter_add", status, f"filter_add was refused: {status.name}{why}")
             added[one.key] = filter_id
         return added
 

@@ -362,48 +362,47 @@ class FilterEngine:
         A callout that is registered already gets one more sublayer with filters of its own.
 
         One filter per layer it serves, of the type it declares, unconditional unless `listener` or
-        `conditions` narrow it. Raises FwpError when management refuses, ValueError for an unknown layer.
+        `conditions` narrow it. Raises FwpError when management refuses, ValueError for an unknown layer or when
+        the object is at work in another engine. Then nothing is left behind.
         """
         added = AddedCallout(self, callout, self._unique(name or callout.name or type(callout).__name__))
         made = self.fwps.layers_of(callout)
         added.owns_callout = not made
-        if added.owns_callout:
-            made = self.fwps.register(callout, added.name)
-        session = self.session
-        sub_layer_weight = weight if weight is not None else self._take_weight()
-        added.sub_layer_key = uuid5(_NAMESPACE, f"sublayer/{added.name}")
-        status = session.sub_layer_add(
-            SubLayer(
-                sub_layer_key=added.sub_layer_key,
-                display_data=DisplayData(added.name),
-                weight=sub_layer_weight,
-            )
-        )
-        _check(status, f"sublayer of {added.name}")
-        wanted = list(conditions)
-        if listener is not None:
-            wanted.append(listener_condition(listener))
-        for layer, key, callout_id in made:
-            layer_key = layer_key_of(layer)
-            assert layer_key is not None, f"{layer.name} has no management key"
+        wanted = [*conditions, *([] if listener is None else [listener_condition(listener)])]
+        try:
             if added.owns_callout:
-                self._add_callout_object(added, layer, key, layer_key)
-            status, filter_id = session.filter_add(
-                Filter(
-                    display_data=DisplayData(f"{added.name} at {layer.name.lower()}"),
-                    layer_key=layer_key,
-                    sub_layer_key=added.sub_layer_key,
-                    action_type=ActionType[(action or callout.filter_action).upper()],
-                    callout_key=key,
-                    conditions=tuple(wanted),
-                    provider_object=provider_object,
+                made = self.fwps.register(callout, added.name)
+            self._add_sub_layer(added, weight if weight is not None else self._take_weight())
+            for layer, key, callout_id in made:
+                layer_key = layer_key_of(layer)
+                assert layer_key is not None, f"{layer.name} has no management key"
+                if added.owns_callout:
+                    self._add_callout_object(added, layer, key, layer_key)
+                status, filter_id = self.session.filter_add(
+                    Filter(
+                        display_data=DisplayData(f"{added.name} at {layer.name.lower()}"),
+                        layer_key=layer_key,
+                        sub_layer_key=added.sub_layer_key,
+                        action_type=ActionType[(action or callout.filter_action).upper()],
+                        callout_key=key,
+                        conditions=tuple(wanted),
+                        provider_object=provider_object,
+                    )
                 )
-            )
-            _check(status, f"filter of {added.name} at {layer.name}")
-            added.callout_ids.append(callout_id)
-            added.callout_keys.append(key)
-            added.filter_ids.append(filter_id)
+                _check(status, f"filter of {added.name} at {layer.name}", self.fwps.why_refused(status))
+                added.callout_ids.append(callout_id)
+                added.callout_keys.append(key)
+                added.filter_ids.append(filter_id)
+        except BaseException:
+            self.retire_callout(added)
+            raise
         return added
+
+    def _add_sub_layer(self, added: AddedCallout, weight: int) -> None:
+        key = uuid5(_NAMESPACE, f"sublayer/{added.name}")
+        record = SubLayer(sub_layer_key=key, display_data=DisplayData(added.name), weight=weight)
+        _check(self.session.sub_layer_add(record), f"sublayer of {added.name}")
+        added.sub_layer_key = key
 
     def _add_callout_object(self, added: AddedCallout, layer: LayerId, key: UUID, layer_key: UUID) -> None:
         status, _ = self.session.callout_add(
@@ -452,7 +451,8 @@ class FilterEngine:
         session = self.session
         while added.filter_ids:
             session.filter_retire_by_id(added.filter_ids.pop())
-        session.sub_layer_delete_by_key(added.sub_layer_key)
+        if added.sub_layer_key is not None:
+            session.sub_layer_delete_by_key(added.sub_layer_key)
         if added.owns_callout:
             self.release_callout(added.callout)
 
@@ -501,6 +501,6 @@ def listener_condition(name: str) -> FilterCondition:
 _USES_PROVIDER_CONTEXT = int(CalloutFlags.USES_PROVIDER_CONTEXT)  # MGMT-18
 
 
-def _check(status: NtStatus, what: str) -> None:
+def _check(status: NtStatus, what: str, why: str = "") -> None:
     if not status.ok:
-        raise FwpError(status, f"{what}: {status.name}")
+        raise FwpError(status, f"{what}: {status.name}{why}")

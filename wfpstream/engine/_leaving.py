@@ -61,7 +61,8 @@ class Leaving:
             if not self._unregister(key, callout_id):
                 return False
             self._waiting[callout].append(key)
-        if callout.injection_handle:
+        # Of one that was never registered here it may be another engine's.
+        if callout.injection_handle and callout.fwps is self._run_time:
             # It closes with its last completion.
             self._run_time.injection_handle_destroy(callout.injection_handle)
             callout.injection_handle = 0

@@ -175,7 +175,8 @@ class CalloutTable:
         return entry if entry is not None and entry.registered else None
 
     def registered(self) -> list[CalloutEntry]:
-        return [entry for entry in self._by_key.values() if entry.registered]
+        # A copy first: who adds a callout elsewhere asks from another thread.
+        return [entry for entry in list(self._by_key.values()) if entry.registered]
 
     @property
     def full(self) -> bool:

@@ -41,7 +41,7 @@ from ._retiring import Retiring
 from ._stream_data import StreamData
 from ._timers import Timer
 from ._tracking import Tracking
-from ._violations import CALLOUT_FAULTS, where_defined
+from ._violations import CALLOUT_FAULTS, where_defined, where_raised
 from ._waterfall import Waterfall
 from ._worker import WorkerHost
 
@@ -93,6 +93,7 @@ class RunTime(ConnectionServices):
         self.establisher = Establisher(core, self.callouts, self.inputs, self.pipeline, self.contexts)
         self.workers = WorkerHost(core, self.ownership)
         self.lifecycle.flow_ended = self.workers.end_flow
+        self._notify_refusal = ""
 
     # -- time, names, objects --------------------------------------------------------------------------
 
@@ -243,14 +244,17 @@ class RunTime(ConnectionServices):
         """Register a comfortable callout once per layer and family (REG-9): (layer, key, callout id) each.
 
         Its keys are made from `key_name`, or from the name: the successor of a callout that is still at work has
-        the same name and keys of its own. Raises ValueError for an unknown layer or when the callout is refused.
+        the same name and keys of its own. Raises ValueError for an unknown layer, when the callout is refused, or
+        when the object is at work in another engine.
         """
+        self._refuse_shared(callout)
+        layers = layers_of(callout)
         made: list[tuple[LayerId, UUID, int]] = []
         callout.name = name
         callout.fwps = self
         callout._ids = {}
         _, callout.injection_handle = self.injector.create_handle(0, 1)
-        for layer_name, layer in layers_of(callout):
+        for layer_name, layer in layers:
             if layer_name == "ale_connect_redirect" and not profile_at_least(self.profile, "win7"):
                 continue
             key = callout_key(key_name or name, layer)
@@ -267,6 +271,20 @@ class RunTime(ConnectionServices):
             made.append((layer, key, callout_id))
         callout.on_registered()
         return made
+
+    def _refuse_shared(self, callout: ComfortableCallout) -> None:
+        """A callout has one run time: what it injects would come out of the flows of the engine that got it last."""
+        other = getattr(callout, "fwps", None)
+        if (
+            isinstance(other, RunTime)
+            and other is not self
+            and other.core.started
+            and other.layers_of(callout)
+        ):
+            raise ValueError(
+                f"this {type(callout).__name__} is at work in another engine: "
+                f"give each engine (driver, proxy, pair) an object of its own, or stop the other one first"
+            )
 
     def pends_connections(self, callout_key: UUID) -> bool:
         """A connection waits for this callout: it cannot be unregistered now (LAY-30)."""
@@ -338,12 +356,23 @@ class RunTime(ConnectionServices):
             status = int(entry.notify_fn(notify_type, filter_key, filter))
             if status == NtStatus.STATUS_SUCCESS:
                 entry.last_filter = filter
+            self._notify_refusal = f"notifyFn of {entry.name} answered {_named(status)}"
             return status
         except CALLOUT_FAULTS as error:
-            core.violation("V-40", f"{type(error).__name__} out of notifyFn: {error}", error=error)
+            text = f"{type(error).__name__} out of notifyFn: {error}".rstrip(": ")
+            self._notify_refusal = f"{text} ({where_raised(error) or entry.name})"
+            core.violation("V-40", text, error=error)
             return NtStatus.STATUS_UNSUCCESSFUL
         finally:
             core.frame = outer
+
+    def why_refused(self, status: NtStatus) -> str:
+        """A call has just answered `status`: what that status does not say, for people, as ": ..."; or "".
+
+        What came out of a notifyFn is told here too, since who adds the filter need not have a sink (NTF-2).
+        """
+        notified = status is NtStatus.STATUS_FWP_CALLOUT_NOTIFICATION_FAILED
+        return f": {self._notify_refusal}" if notified and self._notify_refusal else ""
 
     def _probe_notify(self, entry: CalloutEntry) -> None:
         """V-54, NTF-8: a notify type of a system to come. Asked when the callout goes, so that nothing hangs on it."""
@@ -651,3 +680,10 @@ class RunTime(ConnectionServices):
         handle = self.injector.handles.get(injection_handle)
         known = handle is not None and not handle.destroyed  # QPI-2: unknown or destroyed is somebody else's
         return self.ownership.injection_state(injection_handle if known else 0, net_buffer_list)
+
+
+def _named(status: int) -> str:
+    try:
+        return NtStatus(status).name
+    except ValueError:
+        return f"{status:#x}"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from wfpstream.engine import AddedCallout, EngineOptions, FilterEngine
-    from wfpstream.fwps import Callout, RunTime
+    from wfpstream.fwps import Callout
 
 __all__ = [
     "ENGINE_SECTIONS",
@@ -21,7 +21,6 @@ __all__ = [
     "engine_options",
     "made_callouts",
     "make_callout",
-    "refuse_shared",
 ]
 
 # The proxy shares the interpreter with the test: how long a callback took there says little about it (V-42, V-43).
@@ -81,26 +80,6 @@ def made_callouts(
     return [make_callout(what, seed, listeners) for what in callouts]
 
 
-def refuse_shared(callout: Callout, engine: FilterEngine | None) -> None:
-    """A callout has one run time: what it injects would come out at whoever got it last.
-
-    Args:
-        callout: about to be added.
-        engine: to this one; None: to one that is not there yet.
-
-    Raises:
-        ValueError: it is at work in another one.
-    """
-    run_time: RunTime | None = getattr(callout, "fwps", None)
-    if run_time is None or (engine is not None and run_time is engine.fwps):
-        return
-    if run_time.core.started and run_time.layers_of(callout):
-        kind = type(callout).__name__
-        raise ValueError(
-            f"this {kind} is at work in another wfp_proxy or wfp_pair: give each an object of its own"
-        )
-
-
 def add_made(engine: FilterEngine, made: Sequence[MadeCallout]) -> list[AddedCallout]:
     """Add each in a sublayer of its own, the first one asked first. On the engine's thread.
 
@@ -108,8 +87,6 @@ def add_made(engine: FilterEngine, made: Sequence[MadeCallout]) -> list[AddedCal
         FwpError: management refused one.
         ValueError: it names a layer that there is not, or is at work elsewhere.
     """
-    for one in made:
-        refuse_shared(one.callout, engine)
     return [engine.add_callout(one.callout, name=one.name, listener=one.listener or None) for one in made]
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from wfpstream.testing import Pair, Recorder, make_pair
 
-from ._callouts import engine_options, make_callout, refuse_shared
+from ._callouts import engine_options, make_callout
 from ._leaks import leaked_by
 from ._options import settings_of
 from ._report import new_violations
@@ -129,14 +129,8 @@ class PairFactory:
         recorder = Recorder(settings.chop, settings.seed)
         listener = endpoints.get("listener", "")
 
-        own: list[Callout] = []
-
         def made(callout: str | Callout) -> Callout:
-            one = make_callout(callout, settings.seed, [listener] if listener else []).callout
-            if not any(one is each for each in own):
-                refuse_shared(one, None)
-                own.append(one)
-            return one
+            return make_callout(callout, settings.seed, [listener] if listener else []).callout
 
         clock = clock_of(self._node)
         watched = watch(self._node, "pair", recorder)

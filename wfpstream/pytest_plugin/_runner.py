@@ -67,13 +67,13 @@ class Runner:
             self.engine.add_sink(sink)
         # The last one: it wakes who waits for an event, and by then everybody has it.
         self.engine.add_sink(self.log)
-        self.add(setting.callouts)
 
         def listens(proxy: Proxy) -> None:
             self.proxy = proxy
             ready(proxy)
 
         try:
+            self.add(setting.callouts)
             await serve_proxy(
                 self.engine,
                 [setting.listener],
