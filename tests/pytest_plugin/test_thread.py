@@ -5,12 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
+from wfpstream.pytest_plugin import _watchdog
 from wfpstream.pytest_plugin._thread import ProxyClosed, ProxyHung, ProxyThread
+from wfpstream.pytest_plugin._watchdog import Watchdog, waited_for_processor
 
 
 class Running:
@@ -157,6 +160,44 @@ def test_a_hang_is_noticed_and_told_to_all() -> None:
     assert not run.thread.is_alive
     assert not run.thread.join()
     release.set()
+
+
+def test_time_in_which_the_process_has_to_wait_counts_little() -> None:
+    """On a machine that has other things to do a thread that is slow has not hung, and one that has is still found."""
+    looks: list[float] = []
+
+    def waited(share: float) -> float:
+        looks.append(share * 0.01)
+        return sum(looks)
+
+    def knocks(share: float) -> int:
+        """So many it takes until a thread that never answers has hung; a knock is 0.01 s."""
+        looks.clear()
+        hung = threading.Event()
+        watchdog = Watchdog(lambda answer: True, hung.set, 0.2, threading.Event(), lambda: waited(share))
+        watchdog.start()
+        assert hung.wait(30)
+        watchdog.end()
+        return len(looks) - 1
+
+    assert knocks(0.0) == 20
+    assert knocks(0.5) == 40
+    assert knocks(3.0) == 400
+
+
+def test_how_long_a_process_has_waited_is_the_sum_of_its_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second number of Linux' schedstat, nanoseconds; elsewhere nothing is known of it."""
+    monkeypatch.setattr(_watchdog, "_THREADS", tmp_path)
+    assert waited_for_processor() == 0
+    for name, text in (("1", "7 1500000000 3\n"), ("2", "9 250000000 1\n"), ("3", ""), ("4", None)):
+        (tmp_path / name).mkdir()
+        if text is not None:
+            (tmp_path / name / "schedstat").write_text(text)
+    assert waited_for_processor() == 1.75
+    monkeypatch.setattr(_watchdog, "_THREADS", tmp_path / "none")
+    assert waited_for_processor() == 0
 
 
 def test_without_patience_nobody_watches() -> None:

@@ -25,6 +25,8 @@ __all__ = [
 
 # The proxy shares the interpreter with the test: how long a callback took there says little about it (V-42, V-43).
 _VERIFY = {"level": "warn", "callback_budget": "5s"}
+# Nor does the time: a fault that is taken back may take what it needs, as the connection is lost when it may not.
+_TIMEOUTS = {"drain": "60s"}
 ENGINE_SECTIONS = ("engine", "limits", "policy", "timeouts", "verify")
 
 
@@ -119,6 +121,7 @@ def engine_options(**sections: Any) -> EngineOptions:
     verify = sections.get("verify") or {}
     said = {"level": verify} if isinstance(verify, str) else dict(verify)
     tables = {name: dict(table) for name, table in sections.items() if table and name != "verify"}
+    tables["timeouts"] = _TIMEOUTS | tables.get("timeouts", {})
     try:
         loaded = decode_config({**tables, "verify": _VERIFY | said})
     except ConfigError as error:

@@ -18,6 +18,9 @@ __all__ = ["Watchdog", "describe_hang"]
 
 # It is the number of unanswered knocks that counts, not the time: a process that was stopped has not hung.
 _KNOCKS = 20
+# What a knock counts at least, however long the process had to wait for a processor meanwhile.
+_LEAST = 0.05
+_THREADS = Path("/proc/self/task")
 _PACKAGE = Path(__file__).resolve().parent.parent
 _CALLERS = tuple(str(_PACKAGE / room) + os.sep for room in ("fwps", "engine", "transport"))
 
@@ -28,8 +31,9 @@ class Watchdog:
     Args:
         knock: gets a function to run on that thread soon; False: the thread has ended.
         hangs: called on the watchdog's thread.
-        patience: seconds.
+        patience: seconds; those in which the process had to wait for a processor count little.
         ended: set when there is nothing left to watch.
+        waited: seconds for which its threads have waited for a processor so far.
     """
 
     def __init__(
@@ -38,7 +42,9 @@ class Watchdog:
         hangs: Callable[[], object],
         patience: float,
         ended: threading.Event,
+        waited: Callable[[], float] | None = None,
     ) -> None:
+        self._waited = waited or waited_for_processor
         self._knock = knock
         self._hangs = hangs
         self._tick = patience / _KNOCKS
@@ -68,7 +74,32 @@ class Watchdog:
                 return
 
     def _is_answered(self) -> bool:
-        return any(self._ended.is_set() or self._answered.wait(self._tick) for _ in range(_KNOCKS))
+        waited = self._waited()
+        knocks = 0.0
+        while knocks < _KNOCKS - _LEAST / 2:
+            if self._ended.is_set() or self._answered.wait(self._tick):
+                return True
+            before, waited = waited, self._waited()
+            knocks += min(1.0, max(_LEAST, 1.0 - (waited - before) / self._tick))
+        return False
+
+
+def waited_for_processor() -> float:
+    """Seconds for which threads of this process were ready to run and others ran; 0 where the system does not say.
+
+    Not one thread's alone: what keeps the proxy's thread may be that whoever has the interpreter's lock has to wait.
+    """
+    nanoseconds = 0
+    for thread in _listed(_THREADS):
+        try:
+            nanoseconds += int((thread / "schedstat").read_text().split()[1])
+        except (OSError, IndexError, ValueError):
+            continue  # it has just ended, or this kernel does not count
+    return nanoseconds / 1e9
+
+
+def _listed(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if folder.is_dir() else []
 
 
 def describe_hang(thread: int, patience: float) -> str:
