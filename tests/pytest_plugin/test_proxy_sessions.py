@@ -179,7 +179,7 @@ def test_waits(wfp_proxy, echo):
     proxy = wfp_proxy(echo, callouts=[Hanging()], timeout=0.5)
     with socket.create_connection(proxy.address) as client:
         client.sendall(b"a")
-        proxy.wait_event("never", timeout=1000)
+        proxy.wait_event("ledger_fault", timeout=1000)
 """
 
 

@@ -80,8 +80,8 @@ def test_events_are_found_by_name_number_and_keys(wfp_proxy: ProxyFactory, upstr
     assert proxy.wait_event("indicate", len=lambda length: length > 100, dir="to_upstream")["len"] == 333
     with pytest.raises(TimeoutError, match=r"no 1. event 'indicate', dir='to_client'"):
         proxy.wait_event("indicate", dir="to_client", timeout=0.05)
-    with pytest.raises(TimeoutError, match=r"no 1. event 'indicate', no_such_key=1"):
-        proxy.wait_event("indicate", no_such_key=1, timeout=0)
+    with pytest.raises(TimeoutError, match=r"no 1. event 'inject', rule='INJ-1'"):
+        proxy.wait_event("inject", rule="INJ-1", timeout=0)
     waiting = threading.Timer(0.05, lambda: server.sendall(b"x"))
     waiting.start()
     assert proxy.wait_event("indicate", dir="to_client")["len"] == 1
@@ -114,6 +114,16 @@ def test_a_timeout_says_what_has_happened(wfp_proxy: ProxyFactory, upstream: Ups
         (lambda proxy: proxy.wait_flow(0), "n counts from 1"),
         (lambda proxy: proxy.wait_event("indicate", n=-1), "n counts from 1"),
         (lambda proxy: proxy.wait_flow(state="open"), "'established' or 'closed'"),
+        (lambda proxy: proxy.wait_event("indciate"), r"no event 'indciate'; did you mean 'indicate'\?"),
+        (
+            lambda proxy: proxy.wait_event("sunrise"),
+            "no event 'sunrise'; there are classify, connect_failed, ",
+        ),
+        (
+            lambda proxy: proxy.wait_event("violation", rul="V-5"),
+            r"an event 'violation' has no 'rul'; did you mean 'rule'\?",
+        ),
+        (lambda proxy: proxy.wait_event("offload", sky=1), "has no 'sky'; there are capture, dir, event, "),
     ],
 )
 def test_a_question_without_sense_is_refused(
@@ -129,7 +139,7 @@ def test_whoever_waits_learns_that_the_proxy_is_closed(wfp_proxy: ProxyFactory, 
     timer = threading.Timer(0.05, proxy.close)
     timer.start()
     with pytest.raises(ProxyClosed):
-        proxy.wait_event("never", timeout=20)
+        proxy.wait_event("ledger_fault", timeout=20)
     timer.join()
 
 
@@ -207,8 +217,8 @@ def test_the_twins_wait(wfp_proxy: ProxyFactory, upstream: Upstream, run: Run) -
         assert (await proxy.wait_flow_async(state="closed")).ended == "abort"
         with pytest.raises(TimeoutError, match=r"has no 2. connection that is closed"):
             await proxy.wait_flow_async(2, "closed", timeout=0.05)
-        with pytest.raises(TimeoutError, match=r"no 1. event 'nothing'"):
-            await proxy.wait_event_async("nothing", timeout=0.05)
+        with pytest.raises(TimeoutError, match=r"no 1. event 'ledger_fault'"):
+            await proxy.wait_event_async("ledger_fault", timeout=0.05)
         with proxy.stalled("to_client"):
             client, server = upstream.pair_without_waiting(proxy)
             await proxy.wait_flow_async(2)
@@ -256,7 +266,7 @@ def test_waiting_may_be_cancelled_under_trio(wfp_proxy: ProxyFactory, upstream: 
     proxy = wfp_proxy(upstream.address)
 
     async def main() -> None:
-        for wait in (proxy.wait_flow_async, lambda: proxy.wait_event_async("x"), proxy.idle_async):
+        for wait in (proxy.wait_flow_async, lambda: proxy.wait_event_async("ledger_fault"), proxy.idle_async):
             with trio.move_on_after(0.01), proxy.stalled("to_client"):
                 await wait()
                 await trio.sleep_forever()
@@ -269,7 +279,7 @@ def test_waiting_may_be_cancelled_under_asyncio(wfp_proxy: ProxyFactory, upstrea
     proxy = wfp_proxy(upstream.address)
 
     async def main() -> None:
-        for wait in (proxy.wait_flow_async(), proxy.wait_event_async("x")):
+        for wait in (proxy.wait_flow_async(), proxy.wait_event_async("ledger_fault")):
             task = asyncio.create_task(wait)
             await asyncio.sleep(0.01)
             task.cancel()

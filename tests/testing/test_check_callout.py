@@ -350,6 +350,28 @@ def test_a_callout_that_cannot_be_copied_is_named() -> None:
         check_callout(HoldsALock(), [b"a"])
 
 
+@pytest.mark.parametrize(
+    ("ignore", "error", "says"),
+    [
+        ({"V-999"}, ValueError, r"^ignore: there is no rule 'V-999'; did you mean 'V-9'\? \(docs/"),
+        (["V-19", "v-19"], ValueError, r"there is no rule 'v-19'; did you mean 'V-19'\?"),
+        ({"rain"}, ValueError, r"there is no rule 'rain' \(docs/reference/violations.md has them all\)$"),
+        ("V-19", TypeError, r"^ignore is a collection of rules; write \['V-19'\]$"),
+    ],
+)
+def test_a_rule_that_is_none(ignore: Any, error: type[Exception], says: str) -> None:
+    with pytest.raises(error, match=says):
+        check_callout(StreamEdit(find="a", replace="b"), [b"a"], ignore=ignore)
+
+
+def test_a_callout_that_names_a_rule_that_is_none() -> None:
+    class Misspelt(editors.Waiting):
+        breaks_by_design = ("V-19", "W-8")
+
+    with pytest.raises(ValueError, match=r"^Misspelt.breaks_by_design: there is no rule 'W-8'; did you mean"):
+        check_callout(Misspelt, [b"a"])
+
+
 def test_a_side_that_is_none() -> None:
     with pytest.raises(ValueError, match="local: 'cleint' is none of client, server"):
         check_callout(StreamEdit(find="a", replace="b"), [b"a"], local="cleint")  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from wfpstream.observe._files import open_private_file, replace_private_file, write_private_file
 from wfpstream.observe._human import HumanLines, describe_ends, describe_event, describe_flow
 from wfpstream.observe._json_lines import DataMode, JsonLines, wall_time
+from wfpstream.observe._names import event_keys
 from wfpstream.observe._schema import events_schema
 from wfpstream.observe._text import safe_bytes, safe_text
 
@@ -24,6 +25,7 @@ __all__ = [
     "describe_ends",
     "describe_event",
     "describe_flow",
+    "event_keys",
     "events_schema",
     "open_event_pipe",
     "open_private_file",

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from ._callouts import MadeCallout, make_callout
 from ._changes import AddedCallout, Change, Stall
-from ._records import FlowRecord, State
+from ._records import FlowRecord, State, refuse_unknown
 from ._runner import ADMISSION, Runner
 from ._thread import ProxyClosed, ProxyHung, ProxyThread
 from ._waiting import await_future, refuse_on_loop, refuse_virtual_time
@@ -220,6 +220,7 @@ class WfpProxy:
             match: values, or functions of a value: `rule="V-5"`, `len=lambda length: length > 100`.
 
         Raises:
+            ValueError: there is no event of this name, or it has no such key; the text names the nearest.
             TimeoutError: it has not come; the text says what has.
             RuntimeError: an event loop runs on this thread: use `wait_event_async`.
         """
@@ -353,6 +354,7 @@ class WfpProxy:
         return self._ask(partial(self._runner.nth_flow, _counted(n), state))
 
     def _ask_event(self, name: str, n: int, match: dict[str, Any]) -> Future[dict[str, Any]]:
+        refuse_unknown(name, match)
         return self._ask(partial(self._runner.nth_event, name, _counted(n), match))
 
     def _ask(self, ask: Callable[[Future[T]], object]) -> Future[T]:

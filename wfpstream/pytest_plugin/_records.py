@@ -6,15 +6,16 @@ here but the plain attributes of a record belongs to the proxy's thread.
 
 from __future__ import annotations
 
+import difflib
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from wfpstream.engine import Flow
 
-__all__ = ["EventLog", "FlowRecord", "matches"]
+__all__ = ["EventLog", "FlowRecord", "matches", "refuse_unknown"]
 
 State = Literal["established", "closed"]
 DataMode = Literal["off", "preview", "full"]
@@ -169,6 +170,24 @@ def matches(event: Mapping[str, Any], name: str, wanted: Mapping[str, Any]) -> b
         if not (want(value) if callable(want) else value == want):
             return False
     return True
+
+
+def refuse_unknown(name: str, wanted: Iterable[str]) -> None:
+    """Nobody waits for a typo. Raises ValueError: there is no event of this name, or it has no such key."""
+    from wfpstream.observe import event_keys
+
+    events = event_keys()
+    if name not in events:
+        raise ValueError(f"there is no event {name!r}{_nearest(name, events)}")
+    for key in wanted:
+        if key not in events[name]:
+            raise ValueError(f"an event {name!r} has no {key!r}{_nearest(key, events[name])}")
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, 1)
+    return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(names)}"
 
 
 def counts_of(record: FlowRecord, flows: list[Flow], now: float) -> tuple[int, int]:

@@ -6,12 +6,13 @@ Owns the public functions and what their arguments mean. Searching, playing and 
 from __future__ import annotations
 
 import copy
+import difflib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from wfpstream.engine import EngineOptions
-from wfpstream.fwps import Callout
+from wfpstream.fwps import VIOLATION_RULES, Callout
 from wfpstream.testing._world import Side
 
 from ._judge import Expected, severities_from
@@ -85,7 +86,7 @@ def check_callout(
         api_failures: also make each API call fail, one call site after the other.
         repeat_fin: also indicate a FIN twice, which WFP does not promise never to do (IND-20).
         lint: lint findings count as well.
-        ignore: rules that do not count, besides those the callouts break on purpose (`breaks_by_design`).
+        ignore: rules ("V-19") that do not count, besides those the callouts break on purpose (`breaks_by_design`).
         answers: what `Worker.call(fn, ...)` gets, by `fn`: there is no event loop here.
         local: which side is the local host; None: first the client, then the server.
         case: play this case alone, as a report gives it.
@@ -97,7 +98,7 @@ def check_callout(
         CheckFailed: something is wrong.
         HypothesisMissing: hypothesis is not installed (extra `test`).
         TypeError: a sample or a callout that is none, or a callout that cannot be copied.
-        ValueError: a case, a dependence or a side that is none.
+        ValueError: a case, a dependence, a side or a rule that is none.
     """
     report = examine_callout(
         callout,
@@ -154,6 +155,8 @@ def examine_callout(
         raise ValueError(f"depends_on: {min(unknown)!r} is none of {', '.join(sorted(DEPENDENCES))}")
     if local is not None and local not in SIDES:
         raise ValueError(f"local: {local!r} is none of {', '.join(SIDES)}")
+    _refuse_unknown_rules("ignore", ignore)
+    _refuse_unknown_rules(f"{subject.name}.breaks_by_design", subject.breaks_by_design)
     question = Question(
         make,
         tuple(listed),
@@ -183,6 +186,18 @@ def examine_callout(
     report.api_sites = len(trials.sites)
     report.failures = [describe_failure(trials, each, listed) for each in found]
     return report
+
+
+def _refuse_unknown_rules(what: str, rules: Collection[str]) -> None:
+    if isinstance(rules, str):
+        raise TypeError(f"{what} is a collection of rules; write [{rules!r}]")
+    for rule in rules:
+        if rule not in VIOLATION_RULES:
+            near = difflib.get_close_matches(str(rule), VIOLATION_RULES, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(
+                f"{what}: there is no rule {rule!r}{hint} (docs/reference/violations.md has them all)"
+            )
 
 
 def _gives_same_log(trials: Trials, report: CheckReport) -> bool:
