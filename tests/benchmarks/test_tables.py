@@ -106,10 +106,12 @@ def test_misses_are_listed_and_nothing_else() -> None:
     assert len([line for line in untold.splitlines() if line.endswith("; not measured.")]) == 4
 
 
-def long_record(messages: int = 10**7, again: float = 122.0, after: int = 13) -> dict[str, Any]:
+def long_record(
+    messages: int = 10**7, end: float = 122.0, again: float = 122.0, after: int = 13
+) -> dict[str, Any]:
     run = LongRun(
         flows=9000, messages=messages, outstanding=32, seconds=300.0, p50_us=500.0, p99_us=1500.0, max_us=9000.0,
-        cpu_us=22.0, memory_mib=(30.0, 120.0, 121.0, 122.0, 90.0, again, 90.0), most_memory_mib=123.0,
+        cpu_us=22.0, memory_mib=(30.0, 120.0, 121.0, end, 90.0, again, 90.0), most_memory_mib=123.0,
         descriptors=(13, 18_013, 18_013, 18_013, after, 18_013, after), most_descriptors=18_014,
     )  # fmt: skip
     return {"machine": MACHINE, "runs": {"wfpstream": asdict(run)}}
@@ -120,6 +122,7 @@ def long_record(messages: int = 10**7, again: float = 122.0, after: int = 13) ->
     [
         (long_record(), "met"),
         (long_record(messages=400_000), "not with so many messages"),
+        (long_record(end=130.0), "grows"),
         (long_record(again=130.0), "grows"),
         (long_record(after=14), "grows"),
     ],
