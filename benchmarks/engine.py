@@ -24,9 +24,9 @@ from wfpstream.fwps import Callout, Flow, StreamActionType
 
 ITEMS = 20_000
 CONTINUE = int(ActionType.CONTINUE)
-SUB_LAYERS = (0, 1, 2, 4, 8)
+SUB_LAYERS: tuple[int, ...] = (0, 1, 2, 4, 8)
 NEED_MORE = int(StreamActionType.NEED_MORE_DATA)
-HELD_MIB = (1, 2, 4, 8)  # the last is the limit of NEED_MORE_DATA
+HELD_MIB: tuple[int, ...] = (1, 2, 4, 8)  # the last is the limit of NEED_MORE_DATA
 COUNTED = (2_000, 7_000)  # items; the difference leaves out what comes before them
 
 Cycle = Literal["five calls", "two calls"]

@@ -25,6 +25,7 @@ SMALL_PACKETS = 420_000
 SCAPY_PACKETS = 6_000
 STREAMS = 8
 MIB = 1024 * 1024
+PIPED_MIB: tuple[int, ...] = (64, 256, 1024)
 
 _SCAPY = f"""
 import sys, time
@@ -110,11 +111,11 @@ def _compare(kind: str, capture: str, packets: int, rounds: int) -> dict[str, An
     return rows
 
 
-def _memory(sizes: tuple[int, ...] = (64, 256, 1024)) -> dict[str, Any]:
+def _memory() -> dict[str, Any]:
     """Peak memory while a capture of so many MiB comes in by a pipe."""
     print("peak memory, capture of full segments by a pipe")
     peaks = {}
-    for size in sizes:
+    for size in PIPED_MIB:
         reading, writing = os.pipe()
         segments = size * MIB // (captures.FULL + 54 + 16)
         feeder = threading.Thread(target=_feed, args=(writing, segments))
