@@ -35,7 +35,7 @@ NO_MORE_DATA = int(ClassifyOutFlags.NO_MORE_DATA)
 
 _PERMIT = int(ActionType.PERMIT)
 _BLOCK = int(ActionType.BLOCK)
-_CONTINUE = int(ActionType.CONTINUE)
+CONTINUE = int(ActionType.CONTINUE)
 _NONE = int(ActionType.NONE)
 
 
@@ -53,7 +53,7 @@ def block(packet: StreamCalloutIoPacket, answer: ClassifyOut, count: int = 0) ->
 
 def inspect(answer: ClassifyOut) -> None:
     """Look only: CONTINUE."""
-    answer.action_type = _CONTINUE
+    answer.action_type = CONTINUE
 
 
 def need_more(packet: StreamCalloutIoPacket, answer: ClassifyOut, total: int = 0) -> None:

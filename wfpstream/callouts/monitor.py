@@ -24,7 +24,7 @@ from wfpstream.fwps import (
     StreamData,
 )
 
-from ._answers import ABORT, DISCONNECT, inspect
+from ._answers import ABORT, CONTINUE, DISCONNECT, RECEIVE, inspect
 from ._lanes import Direction, Lane, Lanes, NoLane
 from ._log import LogTarget, escaped, hex_rows
 from ._options import Size, parse_size
@@ -152,7 +152,9 @@ class Monitor(Callout):
         if log not in ("none", "lines", "hex", "text"):
             raise ValueError(f"log={log!r}: expected one of none, lines, hex, text")
         self.lanes = Lanes(self, MonitorLane, direction, per_stage=False, opened=self._opened)
+        self._pairs = self.lanes.pairs
         self._log = log
+        self._logs = log != "none"
         self._target = LogTarget(to)
         self._limit = parse_size(limit)
         self._summary = summary
@@ -198,21 +200,45 @@ class Monitor(Callout):
         classify_out: ClassifyOut,
     ) -> None:
         """Count, digest, log."""
-        inspect(classify_out)
+        classify_out.action_type = CONTINUE
         stream: StreamData = layer_data.stream_data
+        flags = stream.flags
+        pair = self._pairs.get(in_meta_values.flow_handle)
+        # Nearly always it is one more piece of a flow that this stage knows already.
+        lane = pair[flags & RECEIVE] if pair is not None else None
+        if lane is None or lane.filter_id != filter.filter_id:
+            lane = self._find(in_fixed_values, in_meta_values, filter, flow_context, stream)
+            if lane is None:
+                return
+        missed = layer_data.missed_bytes
+        if self._logs:
+            self._log_indication(lane, stream, missed)
+        lane.indications += 1
+        lane.bytes += stream.data_length
+        if missed:
+            lane.missed += missed
+        if lane.digest is not None:
+            lane.digest.update(stream.view())
+        if flags & ENDS:
+            lane.end = "reset" if flags & ABORT else "fin"
+
+    def _find(
+        self,
+        in_fixed_values: IncomingValues,
+        in_meta_values: IncomingMetadataValues,
+        filter: Filter,
+        flow_context: int,
+        stream: StreamData,
+    ) -> MonitorLane | None:
+        """The lane of an indication; None: there is none, or another stage watches it."""
         try:
-            lane = self.lanes.find(in_fixed_values, in_meta_values, filter, flow_context, stream.flags)
+            return self.lanes.find(in_fixed_values, in_meta_values, filter, flow_context, stream.flags)
         except NoLane as error:
             # It may not stop what it cannot count.
             self._target.write(
                 f"flow {in_meta_values.flow_handle}: {stream.data_length} bytes not counted: {error}"
             )
-            return
-        if lane is None:
-            return
-        if self._log != "none":
-            self._log_indication(lane, stream, layer_data.missed_bytes)
-        self._count(lane, stream, layer_data.missed_bytes)
+            return None
 
     def flow_delete_fn(self, layer_id: int, callout_id: int, flow_context: int) -> None:
         """The flow has ended: keep its numbers, and sum it up."""
@@ -231,15 +257,6 @@ class Monitor(Callout):
                 )
         if self.lanes.is_empty:
             self._target.close()  # nobody tells us of the last flow; the next one opens it again
-
-    def _count(self, lane: MonitorLane, stream: StreamData, missed: int) -> None:
-        lane.indications += 1
-        lane.missed += missed
-        lane.bytes += stream.data_length
-        if lane.digest is not None:
-            lane.digest.update(stream.view())
-        if stream.flags & ENDS:
-            lane.end = "reset" if stream.flags & ABORT else "fin"
 
     def _log_indication(self, lane: MonitorLane, stream: StreamData, missed: int) -> None:
         what = f"{lane.name} {lane.direction} at={lane.bytes} bytes={stream.data_length}"

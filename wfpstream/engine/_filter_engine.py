@@ -85,6 +85,11 @@ class FilterEngine:
         options: limits, timeouts, policies; the defaults are the pinned ones.
 
     Attributes:
+        pass_on: `pass_on(flow, direction, view)`, as `flow.received(direction, view)`. True: `view` has passed every
+            stage, nothing else has changed, and the engine takes it for written: send it now. False: look at the
+            flow's state, as after every input.
+        owe: `owe(flow, direction, view, sent)`, right after `pass_on` said True: only `sent` bytes of `view` were
+            taken, the rest is owed (`flow.output`).
         relay: `relay(flow, direction, view)`, as `flow.received(direction, view)`. True: exactly `view` is owed in
             that direction, and nothing else has changed: send it, then call `relayed`, or `flow.sent` for a part.
         relayed: `relayed(flow, direction)`: all that is owed in that direction was sent. As `flow.sent`,
@@ -94,6 +99,8 @@ class FilterEngine:
     def __init__(self, clock: Callable[[], float], options: EngineOptions | None = None) -> None:
         self.options = options if options is not None else EngineOptions()
         self.fwps = RunTime(clock, self.options)
+        self.pass_on = self.fwps.inputs.pass_on
+        self.owe = self.fwps.inputs.owe
         self.relay = self.fwps.inputs.relay
         self.relayed = self.fwps.inputs.relayed
         self.management = Management(self.fwps)

@@ -5,7 +5,7 @@ Owns the reading, and what is kept of a flow that is over; the equations are `_l
 
 from __future__ import annotations
 
-from ._flow import Flow, Lane, LaneCounts
+from ._flow import NO_WAYS, Flow, Lane, LaneCounts
 from ._ledger import DirectionLedger, StageLedger
 
 
@@ -128,6 +128,7 @@ def put_away(flow: Flow, verifying: bool) -> bool:
         stage.meta = None  # under the verifier it tells of the lane
     flow.stages = []
     flow.lanes = ([], [])
+    flow.ways = NO_WAYS
     return closes
 
 

@@ -9,7 +9,7 @@ It must not decide anything: `_stream_state` has the rules, `_waterfall` moves t
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ._constants import FilterRunFlags, IncomingFlag
 from ._lane_store import LaneStore
@@ -159,6 +159,12 @@ class Lane(LaneStore):
         index = self.stage.index
         return sum(run.length for run in self.queue if run.seen and run.target <= index)
 
+
+Way = tuple[int, int, Any, Output, tuple[tuple[Lane, Any, Any, Any, Any, int, dict[int, int]], ...]]
+"""What an item of a direction needs on the plain way: flags of its run and of its indications, fixed values, where it
+goes; of each stage the lane, its frame, classifyFn, metadata, filter, flow context, and the answers that pass all."""
+
+NO_WAYS: Final[tuple[Way | None, Way | None]] = (None, None)
 
 LaneCounts = tuple[int, int, int, int, int, int, int, int, int, int, int, int]
 """A line of the ledger: filter id; bytes in, permitted, blocked (original, injected), discarded (shown, not shown),
@@ -319,6 +325,7 @@ class Flow:
         nobody_asks: every stage is inactive for good; None: look at them.
         plain: what `_plain` knows about the next item of each direction without looking; 0 says nothing.
         queued: bytes in the queues of all lanes.
+        ways: of the directions that `plain` tells of, what `_plain` has put together for their items.
     """
 
     __slots__ = (
@@ -375,6 +382,7 @@ class Flow:
         "upstream",
         "urgent_seen",
         "waits_since",
+        "ways",
         "workers",
     )
 
@@ -431,6 +439,7 @@ class Flow:
         self.draining = False  # some stage of it is
         self.occupied = [False, False]
         self.plain = 0
+        self.ways = NO_WAYS
         self.queued = 0
         self.marked = False
         self.is_offloaded = False

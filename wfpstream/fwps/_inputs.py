@@ -35,6 +35,8 @@ class Inputs:
         self.lifecycle = lifecycle
         self._straight = StraightWay(core, waterfall, lifecycle)
         self.plain = plain = PlainWay(core, waterfall, lifecycle, self)
+        self.pass_on = plain.pass_on
+        self.owe = plain.owe
         self.relay = plain.relay
         self.relayed = plain.relayed
         self._gone = waterfall.gone

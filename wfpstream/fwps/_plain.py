@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from ._classify import STREAM_CONTEXT
 from ._core import Frame
-from ._flow import ABORT_NONE, LIVE, YES
+from ._flow import ABORT_NONE, LIVE, QUIET, YES
 from ._held import HeldWay
 from ._pieces import Pieces
 from ._records import ClassifyOut, StreamCalloutIoPacket
@@ -27,7 +27,7 @@ from ._violations import CALLOUT_FAULTS
 
 if TYPE_CHECKING:
     from ._core import Core
-    from ._flow import Flow, Lane
+    from ._flow import Flow, Lane, Way
     from ._lifecycle import Lifecycle
     from ._overruns import Overruns
     from ._waterfall import Waterfall
@@ -79,6 +79,7 @@ class PlainWay:
         "_lifecycle",
         "_new",
         "_out",
+        "_overruns",
         "_owed",
         "_packet",
         "_pieces",
@@ -92,6 +93,7 @@ class PlainWay:
         self._core = core
         self._waterfall = waterfall
         self._classifier = waterfall.classifier
+        self._overruns = core.overruns
         self._lifecycle = lifecycle
         self._general = general
         self.held = HeldWay(core)
@@ -112,125 +114,57 @@ class PlainWay:
         self._data = IndicatedData(0, 0, None, None, self._core.options.indicate_mdls)
         self._packet = StreamCalloutIoPacket(self._data, 0)
         self._out = ClassifyOut()
-        self._free = -1  # their reference counts, in sum, while only `_ask` knows them
+        self._free = -1  # their reference counts, in sum, while only `pass_on` knows them
+
+    def _renewed(self, answer: int) -> tuple[IndicatedData, StreamCalloutIoPacket, ClassifyOut]:
+        self._renew()
+        self._out.action_type = answer
+        return self._data, self._packet, self._out
 
     # -- the cycle -----------------------------------------------------------------------------------------
 
-    def relay(self, flow: Flow, direction: int, view: memoryview) -> bool:
-        """`FilterEngine.relay`: one item of plain bytes (IND-3)."""
+    def pass_on(self, flow: Flow, direction: int, view: memoryview) -> bool:
+        """`FilterEngine.pass_on`: one item of plain bytes (IND-3), counted as written if it passes whole (CMP-4).
+
+        The loop over the stages stands here, and what it needs in tuples: an item of 64 bytes costs little else.
+        """
         core = self._core
-        plain = flow.plain
-        length = len(view)
+        plain, length = flow.plain, len(view)
         if (
-            plain & _LOOKED_AT[direction] != WAYS[direction]
+            (plain != QUIET and plain & _LOOKED_AT[direction] != WAYS[direction])
             or not core.plain
             or core.frame is not None
             or not length
         ):
             return self._otherwise(flow, direction, view)
-        flow.plain = plain | UNSENT[direction]
+        flags, shown, values, output, asked = flow.ways[direction]  # type: ignore[misc]
+        read = flow.read
+        offset = read[direction]
+        read[direction] = offset + length
+        flow.activity = now = core.clock()
         run = self._run
         if run is None:
-            run = Run(view, None, 0, 0, 0, True)
-            run.seen = True
-        else:
-            self._run = None
-            run.view = view
-            run.length = length
-        read = flow.read
-        run.offset = read[direction]
-        read[direction] += length
-        run.flags = _PUSH if direction else _NODELAY if flow.endpoints.nodelay else 0  # IND-5, IND-6
-        flow.activity = core.clock()
-        if flow.stages and not self._ask(flow, direction, run):
-            return False
-        output = flow.out[direction]
-        owed = self._owed
-        if owed is None:
-            owed = deque()
-        else:
-            self._owed = None
-        owed.append(run)
-        output.runs = owed
-        output.length = length
-        output.fresh = 1
-        if run.flags:
-            output.push = True
-        return True
-
-    def relayed(self, flow: Flow, direction: int) -> bool:
-        """`FilterEngine.relayed`: all that is owed was sent (CMP-4)."""
-        output = flow.out[direction]
-        if not flow.plain & UNSENT[direction]:
-            return self._settled(flow, direction, output.length)
-        self._owed = owed = output.runs
-        output.runs = NO_RUNS
-        run = owed.pop()
-        output.written_o += output.length
-        output.length = 0
-        run.view = EMPTY_VIEW
-        self._run = run
-        flow.plain &= ~ANY_UNSENT
-        return True
-
-    def _otherwise(self, flow: Flow, direction: int, view: memoryview) -> bool:
-        if flow.queued and self.held.add(flow, direction, view):
-            return False
-        self._new = new = [lane for lane in flow.lanes[direction] if not lane.classified]
-        for lane in new:
-            _take_for_old(lane)
-        if self.look(flow) & WAYS[direction] and len(view):
-            done = self.relay(flow, direction, view)
-            self._new = []
-            return done
-        for lane in new:
-            _take_for_new(lane)
-        self._new = []
-        flow.plain = 0
-        self._general.received(flow, direction, view, False, False, None)
-        own, other = flow.out[direction], flow.out[1 - direction]
-        return (
-            len(own.runs) == 1
-            and own.runs[0].view is view
-            and own.fin_run is None
-            and not (flow.abort or other.length or other.fin)
-        )
-
-    def _settled(self, flow: Flow, direction: int, count: int) -> bool:
-        self._general.sent(flow, direction, count)
-        self._general.settle_output(flow)
-        own, other = flow.out[direction], flow.out[1 - direction]
-        if flow.abort != ABORT_NONE or own.length or own.fin or other.length or other.fin:
-            return False
-        return flow.may_read(direction) == YES
-
-    # -- the stages ----------------------------------------------------------------------------------------
-
-    def _ask(self, flow: Flow, direction: int, run: Run) -> bool:
-        """Ask the stages in turn. False: there was more to do, and it is done."""
-        core, classifier = self._core, self._classifier
-        clocked, overruns, clock, now = classifier.clocked, core.overruns, core.clock, flow.activity
+            run = self._make_run()
+        run.view = view
+        run.length = length
+        run.offset = offset
+        run.flags = flags
+        clocked, overruns = self._classifier.clocked, self._overruns
         data, packet, out, place = self._data, self._packet, self._out, self._place
-        view, length, values, plain = run.view, run.length, flow.stream_values, flow.plain
-        flags = run.flags | DIRECTION_FLAG[direction]
         out.action_type = answer = 0
-        place[0] = run
-        left: Lane | None = None
         fault: BaseException | None = None
+        left: Lane | None = None
         own = place
         core.running = True
         try:
-            for lane in flow.lanes[direction]:
-                left, stage = lane, lane.stage
+            for lane, frame, classify_fn, meta, filter, context, passing in asked:
                 packet.stream_data = data
                 if getrefcount(data) + getrefcount(packet) + getrefcount(out) != self._free:
-                    self._renew()
-                    data, packet, out = self._data, self._packet, self._out
-                    out.action_type = answer
+                    data, packet, out = self._renewed(answer)
                     if _COUNTS:
                         self._free = getrefcount(data) + getrefcount(packet) + getrefcount(out)
                 # As IndicatedData, StreamCalloutIoPacket and ClassifyOut begin (IND-8).
-                data.flags = flags
+                data.flags = shown
                 data.data_length = length
                 data._view = view
                 data._offset = None
@@ -241,12 +175,10 @@ class PlainWay:
                 own = lane.queue
                 lane.queue = place
                 lane.in_o += length
-                overruns.since = now
-                core.frame = lane.frame
-                stage.entry.classify_fn(  # type: ignore[union-attr, misc]
-                    values, stage.meta, packet, STREAM_CONTEXT, stage.filter, stage.context, out
-                )
-                if clocked and (now := clock()) - overruns.since > overruns.budget:
+                overruns.since = began = now
+                core.frame = frame
+                classify_fn(values, meta, packet, STREAM_CONTEXT, filter, context, out)
+                if clocked and (now := core.clock()) - began > overruns.budget:
                     _note(overruns, lane, now)
                 action = out.action_type
                 enforced = packet.count_bytes_enforced
@@ -259,30 +191,143 @@ class PlainWay:
                     or data._chain is not None
                     or type(action) is not int
                     or (enforced is not _ZERO and (type(enforced) is not int or enforced != length))
-                    or action not in stage.passing
+                    or action not in passing
                 ):
+                    left = lane
                     break
                 # As Waterfall._move and Passage._release.
                 lane.queue = own
                 lane.permitted_o += length
                 answer = action
-            else:
-                left = None
         except CALLOUT_FAULTS as error:
-            fault = error
+            left, fault = lane, error
         except BaseException:
-            assert left is not None
-            self._hold(flow, left, own, run, answer)
+            self._hold(flow, lane, own, run, answer)
             raise
         finally:
             core.frame = None
             core.running = False
             data._view = data._segments = data._offset = None  # as `invalidate`
-        if left is None:
-            return core.plain or self._go_on(flow, direction, run)
-        self._hold(flow, left, own, run, answer)
-        self._leave(flow, left, run, flags, fault)
+        if left is not None or not core.plain:
+            self._go_the_other_way(flow, direction, left, own, run, answer, fault)
+            return False
+        output.written_o += length
+        if flags:
+            output.push = True
+        return True
+
+    def owe(self, flow: Flow, direction: int, view: memoryview, sent: int) -> None:
+        """`FilterEngine.owe`: of the item that has just been passed on, only `sent` bytes were taken (CMP-4)."""
+        flow.plain = 0
+        output = flow.out[direction]
+        length = len(view)
+        output.written_o -= length - sent
+        run = Run(
+            view[sent:] if sent else view,
+            None,
+            _flags_of(flow, direction),
+            0,
+            flow.read[direction] - length + sent,
+            True,
+        )
+        run.seen = True
+        output.put(run)
+
+    def relay(self, flow: Flow, direction: int, view: memoryview) -> bool:
+        """`Flow.received` of plain bytes. True: exactly `view` is owed in that direction, and nothing else changed."""
+        own = flow.out[direction]
+        if not self.pass_on(flow, direction, view):
+            other = flow.out[1 - direction]
+            return (
+                len(own.runs) == 1
+                and own.runs[0].view is view
+                and own.fin_run is None
+                and not (flow.abort or other.length or other.fin)
+            )
+        flow.plain |= UNSENT[direction]
+        length = len(view)
+        run = self._run or self._make_run()
+        run.view = view
+        run.length = length
+        run.offset = flow.read[direction] - length
+        run.flags = _flags_of(flow, direction)
+        self._run = None
+        owed = self._owed
+        if owed is None:
+            owed = deque()
+        else:
+            self._owed = None
+        owed.append(run)
+        own.runs = owed
+        own.written_o -= length
+        own.length = length
+        own.fresh = 1
+        return True
+
+    def relayed(self, flow: Flow, direction: int) -> bool:
+        """`Flow.sent` of all that is owed (CMP-4). True: nothing is kept, and that direction may be read on."""
+        output = flow.out[direction]
+        if not flow.plain & UNSENT[direction]:
+            return self._settled(flow, direction, output.length)
+        self._owed = owed = output.runs
+        output.runs = NO_RUNS
+        run = owed.pop()
+        output.written_o += output.length
+        output.length = 0
+        run.view = EMPTY_VIEW
+        self._run = self._place[0] = run
+        flow.plain &= ~ANY_UNSENT
+        return True
+
+    def _make_run(self) -> Run:
+        """What stands for the item while callouts are asked about it; used again unless somebody has to keep it."""
+        self._run = self._place[0] = run = Run(EMPTY_VIEW, None, 0, 0, 0, True)
+        run.seen = True
+        return run
+
+    def _otherwise(self, flow: Flow, direction: int, view: memoryview) -> bool:
+        if flow.queued and self.held.add(flow, direction, view):
+            return False
+        self._new = new = [lane for lane in flow.lanes[direction] if not lane.classified]
+        for lane in new:
+            _take_for_old(lane)
+        if self.look(flow) & WAYS[direction] and len(view):
+            done = self.pass_on(flow, direction, view)
+            self._new = []
+            return done
+        for lane in new:
+            _take_for_new(lane)
+        self._new = []
+        flow.plain = 0
+        self._general.received(flow, direction, view, False, False, None)
         return False
+
+    def _settled(self, flow: Flow, direction: int, count: int) -> bool:
+        self._general.sent(flow, direction, count)
+        self._general.settle_output(flow)
+        own, other = flow.out[direction], flow.out[1 - direction]
+        if flow.abort != ABORT_NONE or own.length or own.fin or other.length or other.fin:
+            return False
+        return flow.may_read(direction) == YES
+
+    # -- the stages ----------------------------------------------------------------------------------------
+
+    def _go_the_other_way(
+        self,
+        flow: Flow,
+        direction: int,
+        left: Lane | None,
+        own: deque[Run],
+        run: Run,
+        answer: int,
+        fault: BaseException | None,
+    ) -> None:
+        """There is more to do: about the item, which lies in front of a stage, or beside it."""
+        if left is None:
+            self._go_on(flow, direction, run)
+            return
+        self._hold(flow, left, own, run, answer)
+        self._leave(flow, left, run, run.flags | DIRECTION_FLAG[direction], fault)
 
     def _hold(self, flow: Flow, lane: Lane, own: deque[Run], run: Run, answer: int) -> None:
         """The item lies in front of a stage that was asked: what the general way would find there."""
@@ -292,6 +337,7 @@ class PlainWay:
             elif new is lane:
                 new.last_blocked = None
         self._new = []
+        self._run = None
         lane.queue = own
         lane.queue_up(run)
         lane.bytes = lane.visible = run.length
@@ -323,9 +369,10 @@ class PlainWay:
         if core.touched:
             core.after_outside_call(flow)
 
-    def _go_on(self, flow: Flow, direction: int, run: Run) -> bool:
+    def _go_on(self, flow: Flow, direction: int, run: Run) -> None:
         """The item is through, and a callout has done something else meanwhile."""
         core = self._core
+        self._run = None
         flow.plain = 0
         output = flow.out[direction]
         output.append(run)
@@ -342,7 +389,6 @@ class PlainWay:
             core.deliver_events()
         if core.touched:
             core.after_outside_call(flow)
-        return False
 
     # -- the summary ---------------------------------------------------------------------------------------
 
@@ -351,8 +397,14 @@ class PlainWay:
         core = self._core
         if not core.plain:
             core.plain = self.is_engine_plain()
-        flow.plain = self.ways_of(flow) if core.plain and core.frame is None else 0
-        return flow.plain
+        flow.plain = plain = self.ways_of(flow) if core.plain and core.frame is None else 0
+        if plain:
+            # Nothing that a way is made of changes without `plain` being cleared.
+            flow.ways = (
+                _way_of(flow, 0) if plain & WAYS[0] else None,
+                _way_of(flow, 1) if plain & WAYS[1] else None,
+            )
+        return plain
 
     def is_engine_plain(self) -> bool:
         """No work waits anywhere, nothing runs, and nobody wants to see single indications."""
@@ -394,6 +446,28 @@ class PlainWay:
         ):
             return 0
         return (1 if _is_way_plain(flow, 0) else 0) | (2 if _is_way_plain(flow, 1) else 0)
+
+
+def _flags_of(flow: Flow, direction: int) -> int:
+    """IND-5, IND-6."""
+    return _PUSH if direction else _NODELAY if flow.endpoints.nodelay else 0
+
+
+def _way_of(flow: Flow, direction: int) -> Way:
+    flags = _flags_of(flow, direction)
+    asked = tuple(
+        (
+            lane,
+            lane.frame,
+            lane.stage.entry.classify_fn,  # type: ignore[union-attr]
+            lane.stage.meta,
+            lane.stage.filter,
+            lane.stage.context,
+            lane.stage.passing,
+        )
+        for lane in flow.lanes[direction]
+    )
+    return flags, flags | DIRECTION_FLAG[direction], flow.stream_values, flow.out[direction], asked
 
 
 def _note(overruns: Overruns, lane: Lane, now: float) -> None:
