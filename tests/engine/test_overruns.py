@@ -10,7 +10,7 @@ import pytest
 from tests.engine.test_bad_callouts import Slow, flow_of
 from wfpstream.engine import EngineOptions, FilterEngine, Flow
 from wfpstream.fwp import ActionType
-from wfpstream.fwps import Callout, OutOfBandCallout, Worker
+from wfpstream.fwps import Callout, LayerId, OutOfBandCallout, Worker
 
 
 def engine_with(
@@ -101,6 +101,122 @@ def test_an_engine_that_is_watched_leaves_the_telling_to_the_watchdog() -> None:
     assert overruns.take_longest() == {}
     assert engine.counters["slow_callbacks"] == 3
     assert not [event for event in events if event["event"] == "slow_callback"]
+
+
+def test_a_callout_is_named_for_its_own_time_only() -> None:
+    """What the thread waited for a processor is not its own; its flow is served last all the same: others waited."""
+    clock, waited = [0.0], [0.0]
+
+    class Waiting(Slow):
+        def classify_fn(self, *call: Any) -> None:
+            waited[0] += self.waits
+            super().classify_fn(*call)
+
+        waits = 0.0
+
+    slow = Waiting(clock, 0.15)
+    engine = engine_with(slow, clock=clock)
+    engine.overruns.waited = lambda: waited[0]
+    engine.overruns.watched = True
+    engine.overruns.look()
+    flow = flow_of(engine)
+    slow.waits = 0.1
+    flow.received(0, memoryview(b"x"))
+    assert engine.overruns.take_longest() == {}
+    assert (engine.overruns.flows, engine.counters["overruns"]) == ({flow.id}, 1)
+    assert "slow_callbacks" not in engine.counters
+    slow.waits = 0.02
+    flow.received(0, memoryview(b"x"))
+    ((_, call),) = engine.overruns.take_longest().items()
+    assert call.seconds == pytest.approx(0.13)
+    assert engine.counters["slow_callbacks"] == 1
+
+
+def test_own_time_goes_by_the_last_look_before_the_call() -> None:
+    clock, waited = [0.0], [0.0]
+    overruns = engine_with(clock=clock).overruns
+    overruns.waited = lambda: waited[0]
+    assert overruns.own_time(0.0, 1.0) == 1.0
+    for second in range(20):
+        clock[0], waited[0] = float(second), second / 2
+        overruns.look()
+    clock[0], waited[0] = 20.0, 10.0
+    assert overruns.own_time(18.5, 20.0) == pytest.approx(
+        0.5
+    )  # of the second since the look at 18 half was waiting
+    assert overruns.own_time(18.0, 20.0) == pytest.approx(1.0)
+    assert overruns.own_time(0.0, 20.0) == pytest.approx(16.0)  # nobody remembers: in doubt it is blamed
+
+
+class Everywhere(Callout):
+    """Slow wherever it is told to be."""
+
+    layers = ("ale_auth_connect", "ale_flow_established", "stream")
+
+    def __init__(self, clock: list[float], where: str) -> None:
+        self.clock, self.where = clock, where
+        self.timers = 0
+
+    def take_time(self, where: str) -> None:
+        if where == self.where:
+            self.clock[0] += 0.15
+
+    def classify_fn(self, *call: Any) -> None:
+        layer = LayerId(call[0].layer_id)
+        call[-1].action_type = int(ActionType.CONTINUE)
+        self.take_time(layer.name.rpartition("_")[0].lower())
+        if layer.name.startswith("STREAM") and call[2].stream_data.data_length:
+            call[-1].action_type = int(ActionType.PERMIT)
+            handle, ident = call[1].flow_handle, call[0].layer_id
+            if not self.timers:
+                self.fwps.flow_associate_context(handle, ident, self.callout_id(ident), 7)
+                for _ in range(3):
+                    self.after(1.0, self.tick)
+
+    def tick(self) -> None:
+        self.timers += 1
+        self.take_time("timer")
+
+    def flow_delete_fn(self, layer_id: int, callout_id: int, flow_context: int) -> None:
+        self.take_time("flow_delete")
+
+
+@pytest.mark.parametrize(
+    ("where", "calls"),
+    [("ale_auth_connect", 1), ("ale_flow_established", 1), ("timer", 3), ("flow_delete", 1), ("nowhere", 0)],
+)
+def test_every_callback_has_the_same_budget_and_is_named(where: str, calls: int) -> None:
+    clock = [0.0]
+    engine = engine_with(Everywhere(clock, where), clock=clock)
+    engine.overruns.watched = True
+    flow = flow_of(engine)
+    assert engine.overruns.newcomer is where.startswith("ale_")
+    flow.received(0, memoryview(b"x"))
+    clock[0] += 2.0
+    while engine.has_pending:
+        engine.turn()
+    flow.gone("stop")
+    assert engine.overruns.flows == set()
+    assert engine.counters.get("overruns", 0) == engine.counters.get("slow_callbacks", 0) == calls
+    longest = engine.overruns.take_longest()
+    assert list(longest) == ["Everywhere"] * bool(calls)
+    assert all(call.seconds == pytest.approx(0.15) for call in longest.values())
+
+
+@pytest.mark.parametrize(("where", "turns"), [("timer", [1, 2, 3]), ("nowhere", [3, 3, 3])])
+def test_of_timers_that_overrun_one_runs_per_turn(where: str, turns: list[int]) -> None:
+    clock = [0.0]
+    callout = Everywhere(clock, where)
+    engine = engine_with(callout, clock=clock)
+    flow = flow_of(engine)
+    flow.received(0, memoryview(b"x"))
+    engine.turn()
+    clock[0] += 2.0
+    found = []
+    for _ in turns:
+        engine.turn()
+        found.append(callout.timers)
+    assert found == turns
 
 
 # --- what is on the stack -----------------------------------------------------------------------------

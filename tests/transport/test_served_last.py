@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import socket
 import time
+from typing import Any
 
 import pytest
 import trio
 
 from tests.transport.kit import Probe, bounded, live, read_all, read_exactly
+from tests.transport.test_door import dial
 from wfpstream.engine import EngineOptions
-from wfpstream.fwps import ClassifyOut, OutOfBandCallout, StreamCalloutIoPacket
+from wfpstream.fwp import ActionType
+from wfpstream.fwps import Callout, ClassifyOut, OutOfBandCallout, StreamCalloutIoPacket
 from wfpstream.transport._reactor import IN, Reactor
 
 PIECE = 2048
@@ -21,6 +24,7 @@ def options_with(budget: float) -> EngineOptions:
     """Pieces of 2 KiB, and so long for a call, seconds."""
     options = EngineOptions()
     options.limits.unsent = 2 * PIECE
+    options.limits.need_more_data = PIECE  # else a flow that has much to read is given more at once
     options.verify.callback_budget = budget
     return options
 
@@ -110,6 +114,47 @@ async def test_a_flow_that_ends_while_it_waits_behind_is_forgotten() -> None:
         run.engine.abort_flows()
         await run.deleted()
         assert (await read_all(client))[1] == "reset"
+
+
+class AtTheDoor(Callout):
+    """Takes its time about every newcomer, at one of the layers before the stream."""
+
+    def __init__(self, layer: str, journal: Journal) -> None:
+        self.layers = (layer,)  # type: ignore[misc]
+        self.journal = journal
+
+    def classify_fn(self, *args: Any) -> None:
+        self.journal.calls.append((SLOW, args[1].flow_handle))
+        began = time.monotonic()
+        while time.monotonic() - began < 2 * self.journal.budget:
+            pass
+        args[-1].action_type = int(ActionType.CONTINUE)
+
+
+@pytest.mark.parametrize("layer", ["ale_auth_connect", "ale_flow_established"])
+@bounded
+async def test_others_are_served_between_two_newcomers_that_are_slow(layer: str) -> None:
+    """One backlog full of them, told of by one edge."""
+    budget = 0.002
+    journal = Journal(budget)
+    async with live(journal, AtTheDoor(layer, journal), options=options_with(budget)) as run:
+        client, server = await run.pair()
+        journal.calls.clear()
+        assert client.socket._sock.send(QUICK * (30 * PIECE)) == 30 * PIECE  # type: ignore[attr-defined]
+        dial(run, 8)
+        await read_exactly(server, 30 * PIECE)
+        servers = [await run.accept() for _ in range(8)]
+        await run.events.wait("flow_established", 9)
+        assert run.proxy.accepted == 9
+        assert run.engine.overruns.flows == set()
+        for one in servers:
+            await one.aclose()
+    kinds = b"".join(kind for kind, _ in journal.calls)
+    contended = kinds[: kinds.rindex(QUICK)]
+    assert contended.count(SLOW) >= 3
+    # One may have been on its way when the flow was heard of first.
+    assert SLOW * 3 not in contended
+    assert kinds.count(SLOW) == 8
 
 
 class Taking:

@@ -6,6 +6,7 @@ import functools
 import json
 import sys
 import threading
+import time
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -26,6 +27,7 @@ from wfpstream.fwps import (
     where_on_stack,
 )
 from wfpstream.transport import ListenerSpec, Proxy, serve_proxy
+from wfpstream.transport._processor_wait import ProcessorWait
 from wfpstream.transport._watchdog import Report, Sampler
 
 BUDGET = 0.01
@@ -142,6 +144,74 @@ def test_a_watchdog_that_is_late_accuses_nobody() -> None:
     plan.now = 1.9
     plan.sampler.look(BUDGET)
     assert plan.sampler.take() == []
+
+
+def test_what_the_machine_took_is_not_the_callouts() -> None:
+    """Of 30 ms the thread has waited 25 for a processor: nobody is named, however often that happens."""
+    calls = calls_of("Waiting", 0.03, 0.05, 10.0)
+    plan = Plan(calls)
+    plan.sampler = Sampler(
+        plan.on_stack,
+        lambda: "Waiting.py:1",
+        lambda: plan.now,
+        plan.last_began,
+        lambda began, now: max(0.0, now - began - 0.025),
+    )
+    assert plan.run(10.0) == []
+
+
+def test_of_a_call_that_is_slow_all_the_same_only_its_own_time_counts() -> None:
+    """It has half of a processor: in 100 ms of each 200 it works for 50."""
+    plan = Plan(calls_of("Slow", 0.1, 0.2, 10.0))
+    plan.sampler = Sampler(
+        plan.on_stack,
+        lambda: "Slow.py:1",
+        lambda: plan.now,
+        plan.last_began,
+        lambda began, now: (now - began) / 2,
+    )
+    said = plan.run(10.0)
+    assert len(said) >= 8
+    for _, (report,) in said:
+        assert report.share == pytest.approx(0.25, abs=0.05)
+        assert report.seconds == pytest.approx(0.05, abs=0.01)
+
+
+def test_it_notes_how_long_the_thread_has_waited_once_per_call_it_meets() -> None:
+    notes: list[float] = []
+    plan = Plan([("Long", 1.0, 3.0), ("Other", 3.0, 4.0)])
+    plan.sampler = Sampler(
+        plan.on_stack,
+        lambda: "x.py:1",
+        lambda: plan.now,
+        plan.last_began,
+        note=lambda: notes.append(plan.now),
+    )
+    plan.run(4.0)
+    assert len([at for at in notes if 1.0 <= at < 3.0]) == 1
+    assert len([at for at in notes if 3.0 <= at < 4.0]) == 1
+    assert [at for at in notes if at < 1.0]
+
+
+def test_the_kernel_tells_how_long_a_thread_has_waited_for_a_processor() -> None:
+    """Which is no more than the time that was neither sleep nor work."""
+    waits: list[float] = []
+
+    def measure() -> None:
+        wait = ProcessorWait()
+        before, began, worked = wait.seconds(), time.monotonic(), time.thread_time()
+        while time.thread_time() - worked < 0.02:
+            pass
+        waits.append(wait.seconds() - before)
+        waits.append(time.monotonic() - began - (time.thread_time() - worked))
+        wait.close()
+        assert wait.seconds() == 0.0
+
+    thread = threading.Thread(target=measure)
+    thread.start()
+    thread.join()
+    waited, most = waits
+    assert 0.0 <= waited <= most + 0.005
 
 
 def test_when_it_is_over_nothing_more_is_said() -> None:
@@ -280,9 +350,10 @@ async def while_stuck(callout: Any, let_go: threading.Event, wait: Callable[...,
     assert place in line
     event = next(event for event in events if event["event"] == "slow_callback")
     assert (event["callout"], event["where"], event["flow"]) == (name, place, 0)
-    assert event["share"] > 0.5
-    assert event["seconds"] >= 1.0
-    assert event["samples"] > 10
+    # How much of its second it had itself, and how often it was met, is the machine's affair, too.
+    assert 0.1 <= event["share"] <= 1.0
+    assert event["seconds"] >= 0.1
+    assert event["samples"] >= 1
     assert watchdogs() == []
     assert engine.overruns.watched is False
 

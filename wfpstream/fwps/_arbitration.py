@@ -299,7 +299,7 @@ class Arbitration:
         frame = Frame("classify", self.flow, None, entry.callout_id)
         frame.layer_id = self.layer_id
         frame.pending = self
-        core.overruns.since = core.clock()
+        began = core.overruns.since = core.clock()
         outer, core.frame = core.frame, frame
         core.callbacks += 1
         assert entry.classify_fn is not None
@@ -320,6 +320,7 @@ class Arbitration:
             return
         finally:
             core.frame = outer
+            core.overruns.newcomer_asked(entry.name, entry.classify_code, began)
         if filter.filter_id in self._struck:
             self._fault(filter, entry)
             return

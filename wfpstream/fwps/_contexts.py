@@ -139,6 +139,7 @@ class Contexts:
             core.frame = outer
             self.tracking.deleting(before)
         self.tracking.deleted(context, flow, entry)
+        core.overruns.ended(flow if flow.phase < ENDING else None, entry.name, entry.flow_delete_fn, began)
         if core.times_callbacks:
             core.check_budget("flowDeleteFn", began, None, entry)
 

@@ -541,6 +541,7 @@ class Injector:
             core.violation("V-40", f"{type(error).__name__} out of completionFn: {error}", lane, error=error)
         finally:
             core.frame = outer
+        core.overruns.ended(flow, entry.name if entry else "a callout", buffer.completion_fn, began)
         if core.times_callbacks:
             core.check_budget("completionFn", began, lane, None)
 

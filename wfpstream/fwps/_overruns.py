@@ -8,12 +8,17 @@ reads from its own thread: no lock, and nothing is interrupted.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable
 from types import CodeType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from ._options import EngineOptions
+
+
+# Looks that are kept: one per call that is met, and one per call that overran. A few, since calls are within others.
+_LOOKS = 8
 
 
 class OnStack(NamedTuple):
@@ -76,13 +81,34 @@ class Overruns:
         since: when what is on the stack began, engine seconds. Written before the marker of a call is.
         aside: what runs outside of callbacks for a callout: a worker, or a timer's function; None: nothing.
         watched: somebody samples the callbacks, and says what there is to say of slow ones (`take_longest`).
+        total: how many calls have overrun the budget so far.
+        newcomer: the last call for a connection that is no flow yet has: the next ones come after all others, one per
+            turn. The driver takes it back when it gives one its turn.
+        waited: seconds the engine's thread has waited for a processor so far; a driver that knows sets it. That much
+            of a call is the machine's, which has more to do than processors, and not the callout's.
     """
 
-    __slots__ = ("_core", "_longest", "aside", "budget", "flows", "since", "watched")
+    __slots__ = (
+        "_core",
+        "_longest",
+        "_looks",
+        "aside",
+        "budget",
+        "flows",
+        "newcomer",
+        "since",
+        "total",
+        "waited",
+        "watched",
+    )
 
     def __init__(self, core: Telling) -> None:
         self._core = core
         self._longest: dict[str, SlowCall] = {}
+        self._looks: deque[tuple[float, float]] = deque(maxlen=_LOOKS)
+        self.total = 0
+        self.newcomer = False
+        self.waited: Callable[[], float] = _never
         self.budget = math.inf
         self.flows: set[int] = set()
         self.since = 0.0
@@ -102,13 +128,53 @@ class Overruns:
             entry = self._core.find_entry(frame.callout_id)
             return OnStack(entry.name if entry is not None else "a callout", since)
         aside = self.aside
-        return None if aside is None else OnStack(_name_of(aside), since)
+        return None if aside is None else OnStack(name_aside(aside), since)
+
+    def look(self) -> None:
+        """Note how long the thread has waited so far; from any thread, but not twice while one call is on the stack."""
+        self._looks.append((self._core.clock(), self.waited()))
+
+    def own_time(self, began: float, now: float) -> float:
+        """Seconds that a call which began then has taken itself, at least; from any thread.
+
+        When it began nobody looked, that would cost every call: what the thread has waited since the last look before
+        is taken off. So in doubt a callout is not blamed.
+        """
+        looks = tuple(self._looks)
+        if not looks:
+            return now - began
+        before = next((waited for at, waited in reversed(looks) if at <= began), looks[0][1])
+        return max(0.0, now - began - (self.waited() - before))
+
+    def ended(self, flow: Any, name: str, fn: Callable[..., Any] | None, began: float) -> None:
+        """A callback for `flow` (None: for none that is served) has ended; `name` is its callout's."""
+        spent = self._core.clock() - began
+        if spent > self.budget:
+            self.note(flow, name, getattr(fn, "__code__", None), spent)
+
+    def newcomer_asked(self, name: str, code: CodeType | None, began: float) -> None:
+        """A callback about a connection that is no flow yet has ended."""
+        spent = self._core.clock() - began
+        if spent > self.budget:
+            self.note(None, name, code, spent)
+            self.newcomer = True
 
     def note(self, flow: Any, name: str, code: CodeType | None, spent: float) -> None:
-        """A call for `flow` took `spent` seconds, which is more than the budget."""
+        """A call for `flow` took `spent` seconds, which is more than the budget.
+
+        Its flow is served last whyever it took so long, since the others have waited; its callout is named only for
+        what was its own.
+        """
         core = self._core
-        self.flows.add(flow.id)
+        if flow is not None and not flow.gone_reported:
+            self.flows.add(flow.id)
+        self.total += 1
         core.count("overruns")
+        if spent <= core.options.timeouts.turn:
+            return
+        now = core.clock()
+        spent = self.own_time(now - spent, now)
+        self.look()
         if spent <= core.options.timeouts.turn:
             return
         core.count("slow_callbacks")
@@ -131,7 +197,12 @@ class Overruns:
         return taken
 
 
-def _name_of(aside: object) -> str:
+def _never() -> float:
+    """Of a thread nothing is known of."""
+    return 0.0
+
+
+def name_aside(aside: object) -> str:
     """The callout that a worker, or a bound timer function, belongs to; else the function's own name."""
     owner = getattr(aside, "callout", None) or getattr(aside, "__self__", None)
     return str(getattr(owner, "name", None) or getattr(aside, "__qualname__", type(aside).__name__))

@@ -34,6 +34,7 @@ from ._inputs import Inputs
 from ._lifecycle import Lifecycle
 from ._net_buffer import NetBufferList
 from ._options import EngineOptions
+from ._overruns import name_aside
 from ._ownership import ALLOCATED, CLONE, Ownership
 from ._pipeline import Pipeline
 from ._quick_injection import QuickInjection
@@ -116,13 +117,15 @@ class RunTime(ConnectionServices):
 
     def _timer_call(self, fn: Callable[..., None], args: tuple[Any, ...]) -> None:
         overruns = self.core.overruns
-        overruns.since, overruns.aside = self.core.clock(), fn
+        began = overruns.since = self.core.clock()
+        overruns.aside = fn
         try:
             fn(*args)
         except CALLOUT_FAULTS as error:
             self.core.violation("V-40", f"{type(error).__name__} out of a timer: {error}", error=error)
         finally:
             overruns.aside = None
+        overruns.ended(None, name_aside(fn), fn, began)
 
     def direction_name(self, flow_handle: int, inbound: bool) -> str:
         """to_client or to_upstream for a data direction of a flow."""

@@ -6,17 +6,19 @@ Owns their order, and that cancelled ones do not pile up. It must not know what 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 
 
 class Timer:
     """A call due at an instant of the engine's clock; `cancel` may come any time."""
 
-    __slots__ = ("cancelled", "due", "fn", "timers")
+    __slots__ = ("cancelled", "due", "fn", "rank", "timers")
 
-    def __init__(self, timers: Timers, due: float, fn: Callable[[], None]) -> None:
+    def __init__(self, timers: Timers, due: float, rank: int, fn: Callable[[], None]) -> None:
         self.timers = timers
         self.due = due
+        self.rank = rank
         self.fn = fn
         self.cancelled = False
 
@@ -45,7 +47,7 @@ class Timers:
     def add(self, due: float, fn: Callable[[], None]) -> tuple[Timer, bool]:
         """A new timer, and whether it is the first one now."""
         self._rank += 1
-        timer = Timer(self, due, fn)
+        timer = Timer(self, due, self._rank, fn)
         heapq.heappush(self._heap, (due, self._rank, timer))
         return timer, self._heap[0][2] is timer
 
@@ -67,12 +69,17 @@ class Timers:
         self._cancelled = 0
         return None
 
-    def take_due(self, now: float) -> list[Timer]:
+    def take_due(self, now: float) -> deque[Timer]:
         """Remove and return every timer that is due."""
-        due: list[Timer] = []
+        due: deque[Timer] = deque()
         while self._heap and self._heap[0][0] <= now:
             due.append(heapq.heappop(self._heap)[2])
         return due
+
+    def put_back(self, timers: Iterable[Timer]) -> None:
+        """Some that were taken and have not run, to where they were."""
+        for timer in timers:
+            heapq.heappush(self._heap, (timer.due, timer.rank, timer))
 
     def take_first(self) -> Timer:
         """Remove and return the timer that `first` named."""

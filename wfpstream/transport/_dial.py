@@ -1,7 +1,7 @@
 """One connect in the reactor: begun, waited for without a task, ended by the network, the client or the time.
 
-Owns the upstream's socket until it is connected, and the watch over the client's meanwhile. It must not know the
-engine, nor where the address comes from.
+Owns the upstream's socket until it is connected, and the watch over the client's meanwhile. It must not know
+what the engine does with it, nor where the address comes from.
 """
 
 from __future__ import annotations
@@ -85,6 +85,8 @@ class Dial:
         self, hub: Hub, client: socket.socket, sock: socket.socket, address: Address, timeout: float
     ) -> None:
         self.since = 0
+        self.queued = False
+        self._is_over = False
         self._hub = hub
         self._sock = sock
         self._address = address
@@ -111,6 +113,18 @@ class Dial:
 
     def ready(self, events: int) -> None:
         """The connect has ended."""
+        if self._hub.engine.overruns.newcomer:
+            self._hub.reactor.last(self)
+        else:
+            self._end()
+
+    def go_last(self) -> None:
+        """The others have had their turn."""
+        if not self._is_over:
+            self._hub.engine.overruns.newcomer = False
+            self._end()
+
+    def _end(self) -> None:
         self._stop_waiting()
         try:
             _check(self._sock, self._sock.getsockname()[1], self._address)
@@ -126,6 +140,9 @@ class Dial:
         self._sock.close()
 
     def _too_late(self) -> None:
+        if self.queued:  # it has ended, and only waits for its turn
+            self._deadline = None
+            return
         self.abandon()
         self._then(no_answer(self._timeout))
 
@@ -135,6 +152,7 @@ class Dial:
         self._client_gone()
 
     def _stop_waiting(self) -> None:
+        self._is_over = True
         reactor = self._hub.reactor
         reactor.remove(self._sock.fileno(), self)
         if self._client.sock.fileno() != -1:

@@ -99,6 +99,8 @@ class Door:
                 reset_now(accepted.sock)
             else:
                 self._receive(listener, accepted)
+                if self._hub.engine.overruns.newcomer:
+                    return True  # one call that takes too long is enough for a turn
         return True
 
     def _tell_full(self, listener: Listener) -> None:
@@ -148,8 +150,23 @@ class _Watch:
 
     def go_on(self) -> None:
         """Accept some, and the others later."""
-        if self._fd != -1 and self._door.accept_some(self):
+        if self._stands_back() or self._fd == -1:
+            return
+        if self._door.accept_some(self) and not self._stands_back():
             self._door.hub.reactor.again(self)
+
+    def _stands_back(self) -> bool:
+        """The others come first, since a callout takes its time about newcomers."""
+        hub = self._door.hub
+        stands_back = hub.engine.overruns.newcomer
+        if stands_back:
+            hub.reactor.last(self)
+        return stands_back
+
+    def go_last(self) -> None:
+        """The others have had their turn."""
+        self._door.hub.engine.overruns.newcomer = False
+        self.go_on()
 
     def rest(self, hub: Hub, seconds: float) -> None:
         """Try again by itself: the edge is gone, and nothing else may tell."""

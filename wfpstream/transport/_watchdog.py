@@ -19,6 +19,8 @@ import trio
 
 from wfpstream.fwps import OnStack, where_on_stack
 
+from ._processor_wait import ProcessorWait
+
 if TYPE_CHECKING:
     from wfpstream.engine import FilterEngine
 
@@ -63,7 +65,7 @@ class Report(NamedTuple):
 class _Tally:
     """One callout's overdue calls in the present second."""
 
-    __slots__ = ("lines", "longest", "samples", "seen", "since", "spent")
+    __slots__ = ("age", "lines", "longest", "samples", "seen", "since", "spent")
 
     def __init__(self) -> None:
         self.lines: Counter[str] = Counter()
@@ -72,11 +74,12 @@ class _Tally:
         self.longest = 0.0
         self.since: float | None = None  # the call that was on the stack at the last look, and when that was
         self.seen = 0.0
+        self.age = 0.0  # what it had taken by then
 
-    def see(self, since: float, now: float, window: float, line: str | None) -> None:
-        self.spent += now - (self.seen if since == self.since else max(since, window))
-        self.since, self.seen = since, now
-        self.longest = max(self.longest, now - since)
+    def see(self, since: float, now: float, age: float, window: float, line: str | None) -> None:
+        self.spent += max(0.0, age - self.age) if since == self.since else min(age, now - window)
+        self.since, self.seen, self.age = since, now, age
+        self.longest = max(self.longest, age)
         self.samples += 1
         if line is not None:
             self.lines[line] += 1
@@ -89,7 +92,7 @@ class _Tally:
         if self.since is not None:
             rest = min(_ALERT, max(0.0, by - self.seen)) / 2
             self.spent += rest
-            self.longest = max(self.longest, self.seen + rest - self.since)
+            self.longest = max(self.longest, self.age + rest)
             self.since = None
 
     def begin_anew(self) -> None:
@@ -97,6 +100,14 @@ class _Tally:
         self.lines.clear()
         self.samples = 0
         self.spent = self.longest = 0.0
+
+
+def _all_of_it(began: float, now: float) -> float:
+    return now - began
+
+
+def _nobody() -> None:
+    """Nobody takes notes."""
 
 
 class Sampler:
@@ -107,6 +118,8 @@ class Sampler:
         where: the line that has been reached; asked only about calls that are overdue.
         clock: the engine's, seconds.
         began: when the last callback began, by that clock; another value: there was one.
+        own_time: of the time from then to now, what a call took itself and not the machine, which had others to serve.
+        note: called at a look, but once only while one call is on the stack.
     """
 
     def __init__(
@@ -115,8 +128,13 @@ class Sampler:
         where: Callable[[], str | None],
         clock: Callable[[], float],
         began: Callable[[], float],
+        own_time: Callable[[float, float], float] = _all_of_it,
+        note: Callable[[], object] = _nobody,
     ) -> None:
         self._began = began
+        self._own_time = own_time
+        self._note = note
+        self._met: float | None = None  # when the call began that was on the stack at the last look
         self._last = -1.0
         self._on_stack = on_stack
         self._where = where
@@ -139,12 +157,17 @@ class Sampler:
         """
         found, now = self._on_stack(), self._clock()
         age = now - found.since if found is not None else 0.0
+        if found is not None and age >= budget:
+            age = self._own_time(found.since, now)
+        if found is None or found.since != self._met:
+            self._note()
+        self._met = found.since if found is not None else None
         overdue = found if age >= budget else None
         for name, tally in self._tallies.items():
             if overdue is None or name != overdue.callout or tally.since != overdue.since:
                 tally.end(min(now, found.since) if found is not None else now)
         if overdue is not None:
-            self._see(overdue, now)
+            self._see(overdue, now, age)
         if self._tallies:
             return _ALERT
         last, self._last = self._last, self._began()
@@ -154,11 +177,11 @@ class Sampler:
         # What is on the stack may be a long call that has only begun: one more look tells.
         return max(0.001, budget - age) if self._looks_again else next(self._pauses)
 
-    def _see(self, overdue: OnStack, now: float) -> None:
+    def _see(self, overdue: OnStack, now: float, age: float) -> None:
         if not self._tallies:
             self._window = overdue.since
         tally = self._tallies.setdefault(overdue.callout, _Tally())
-        tally.see(overdue.since, now, self._window, self._where())
+        tally.see(overdue.since, now, age, self._window, self._where())
 
     def take(self) -> list[Report] | None:
         """What a full second has shown, the worst first; None while it is not over, or nothing was overdue."""
@@ -197,7 +220,16 @@ class Watchdog:
         self._token = trio.lowlevel.current_trio_token()
         self._watched = threading.get_ident()
         overruns = engine.overruns
-        self._sampler = Sampler(overruns.on_stack, self._where, engine.now, lambda: overruns.since)
+        self._wait = ProcessorWait()
+        overruns.waited = self._wait.seconds
+        self._sampler = Sampler(
+            overruns.on_stack,
+            self._where,
+            engine.now,
+            lambda: overruns.since,
+            overruns.own_time,
+            overruns.look,
+        )
         self._reports: list[
             Report
         ] = []  # on their way to the loop; replaced as long as it does not take them
@@ -208,6 +240,7 @@ class Watchdog:
     def start(self) -> None:
         """Begin."""
         self._engine.overruns.watched = True
+        self._engine.overruns.look()
         self._thread.start()
 
     def stop(self) -> None:
@@ -216,6 +249,7 @@ class Watchdog:
         self._thread.join()
         self._deliver()
         self._engine.overruns.watched = False
+        self._wait.close()
 
     # --- on its own thread ---
 
