@@ -327,27 +327,35 @@ async def test_a_client_of_a_dual_stack_listener_is_an_ipv4_flow() -> None:
 
 
 class Short(socket.socket):
-    """A listener that has no descriptor left for `failures` times."""
+    """A listener for which there is no socket to be had for `failures` times: `accept` says `number`."""
 
     failures = 3
+    number = errno.EMFILE
 
     def accept(self) -> tuple[socket.socket, Any]:
-        """EMFILE, until there are."""
+        """Nothing, until there is."""
         if self.failures:
             self.failures -= 1
-            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            raise OSError(self.number, os.strerror(self.number))
         return super().accept()
 
 
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
 @bounded
-async def test_without_descriptors_accepting_waits_and_says_so_once() -> None:
+async def test_when_no_socket_is_to_be_had_accepting_waits_and_says_so_once(number: int) -> None:
+    """The process' limit, that of the machine, and no memory: no further edge comes, so accepting is tried again."""
     sock = Short()
+    sock.number = number
     sock.bind(("127.0.0.1", 0))
     async with live(Probe(), bound=sock, quiet=False) as run:
-        client, server = await run.pair()
-        await client.send_all(b"x")
-        assert await read_exactly(server, 1) == b"x"
-        assert run.lines == ["listener web: cannot accept: too many open files; waiting"]
+        waiting = [await run.client() for _ in range(2)]
+        for client in waiting:
+            server = await run.accept()
+            await client.send_all(b"x")
+            assert await read_exactly(server, 1) == b"x"
+        assert sock.failures == 0
+        assert run.proxy.accepted == 2
+        assert run.lines == [f"listener web: cannot accept: {os.strerror(number).lower()}; waiting"]
 
 
 @bounded
