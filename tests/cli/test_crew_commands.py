@@ -11,6 +11,7 @@ from typing import Any, cast
 import msgspec
 import pytest
 import trio
+import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,7 +24,7 @@ from wfpstream.cli._plan import RunPlan
 from wfpstream.cli._worker import Description, Worker, describe
 from wfpstream.config import Deployment, Difference, deploy, load_config, policy_text
 from wfpstream.control import ControlError
-from wfpstream.transport import Tally, WorkerChannel, WorkerError, Workers
+from wfpstream.transport import Gone, Tally, WorkerChannel, WorkerError, Workers
 
 CONFIG = """
 [[proxy.listener]]
@@ -190,6 +191,58 @@ def test_counts_are_added_up(parent: Parent) -> None:
         (1, 101, 2),
         (2, 102, 3),
     ]
+
+
+def test_counts_of_who_was_killed_stay_as_it_told_them(parent: Parent) -> None:
+    """Once: not while it lives, and not again when another one is in its place."""
+
+    def told(number: int) -> dict[str, Any]:
+        return cast(
+            "dict[str, Any]",
+            msgspec.json.decode(msgspec.json.encode(parent.workers.there[number]._counted())),
+        )
+
+    for _ in range(2):
+        parent.crew.worker_noticed(1, {"counted": told(1)})
+    assert parent.do("stats")["refused"] == 2
+    parent.crew.worker_gone(Gone(1, 101, "was killed by signal 9 (SIGKILL)", 0, 0.0))
+    parent.start(1)
+    assert (parent.do("stats")["refused"], parent.do("stats")["rejected"]) == (3, {"own_listener": 6})
+    parent.crew.worker_gone(Gone(1, 101, "was killed by signal 9 (SIGKILL)", 0, 0.0))
+    parent.start(1)
+    assert parent.do("stats")["refused"] == 3
+    # Who ends in order says the last word itself.
+    parent.crew.worker_noticed(2, {"counted": told(2)})
+    parent.crew.worker_ended(2, {"violations": {"V-40": 2}, "stats": told(2)["stats"]})
+    assert parent.crew.violations == {"V-40": 2}
+    parent.crew.worker_gone(Gone(2, 102, "was replaced", 0, 0.0))
+    parent.start(2)
+    assert parent.do("stats")["refused"] == 4
+
+
+def test_a_worker_tells_what_it_has_counted_when_that_has_changed(parent: Parent) -> None:
+    class Heard:
+        def __init__(self) -> None:
+            self.all: list[dict[str, Any]] = []
+
+        async def noticed(self, what: dict[str, Any]) -> None:
+            self.all.append(what)
+
+    async def main() -> list[int]:
+        heard, worker = Heard(), parent.workers.there[1]
+        worker._channel = cast(WorkerChannel, heard)
+        found = []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(worker._keep_telling)
+            for _ in range(3):
+                await trio.sleep(2.5)
+                found.append(len(heard.all))
+                cast(Any, worker.proxy).refused += 1
+            nursery.cancel_scope.cancel()
+        assert [one["counted"]["stats"]["refused"] for one in heard.all] == [1, 2, 3]
+        return found
+
+    assert trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0)) == [1, 2, 3]
 
 
 def test_a_worker_that_has_gone_is_left_out_and_one_that_is_stuck_is_named(parent: Parent) -> None:

@@ -493,6 +493,46 @@ def test_who_dies_again_and_again_is_started_again_and_again(file: Path, path: P
         assert run.stop() == 0
 
 
+COUNTS = """
+import os, signal
+from wfpstream.fwps import Callout
+
+class Counts(Callout):
+    "Breaks its contract, which is counted; told to die it does, after some turns of the loop and some time."
+
+    def classify_fn(self, fixed, meta, packet, context, filter, flow_context, out):
+        if packet.stream_data.tobytes() == b"bad!":
+            raise ZeroDivisionError
+        if packet.stream_data.tobytes() == b"die!":
+            self.left = 20
+            self.tick()
+
+    def tick(self):
+        self.left -= 1
+        if not self.left:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.after(0.15, self.tick)
+"""
+
+
+def test_what_a_worker_has_counted_outlives_it(file: Path, path: Path, tmp_path: Path) -> None:
+    """It is killed three seconds later; its parent knows what it had told, and what the others have."""
+    (tmp_path / "counts.py").write_text(COUNTS)
+    with running("-c", file, "--workers", "2", "--callout", f"{tmp_path}/counts.py:Counts") as run:
+        for _ in range(10):
+            with run.connect() as client:
+                client.sendall(b"bad!")
+                with pytest.raises(ConnectionResetError):
+                    client.recv(1)
+        assert ask(path, "stats")["violations"]["V-40"] == 10
+        with run.connect() as client:
+            client.sendall(b"die!")
+            run.wait_line("was killed by signal 9")
+        run.wait_line("listens")
+        assert ask(path, "stats")["violations"]["V-40"] == 10
+        assert run.stop() == 0
+
+
 ONLY_PARENT = """
 import sys
 from wfpstream.fwps import Callout

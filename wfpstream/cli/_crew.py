@@ -54,7 +54,7 @@ class Crew:
         addresses: where they listen.
         violations: what those that have ended had found, and the first of each rule of the others.
         gone: how many ended without being asked to; `reset`: how many connections that has cost.
-        left: counts of those that have ended and said them, by what they count.
+        left: counts of those that have ended, by what they count; of one that was killed those it had told of.
     """
 
     def __init__(
@@ -65,6 +65,7 @@ class Crew:
         self.gone = 0
         self.reset = 0
         self.left: dict[str, Counter[str]] = {}
+        self._told: dict[int, dict[str, Any]] = {}  # by those that live: what they had counted a moment ago
         self._plan = plan
         self._deployment = deployment
         self._gathering = gathering
@@ -157,6 +158,7 @@ class Crew:
         self.gone += 1
         self.reset += gone.connections
         self._tally.clear(gone.number)
+        self._keep(self._told.pop(gone.number, None))
         which = f"worker {gone.number} (pid {gone.pid})" if gone.pid else f"worker {gone.number}"
         note(f"error: {which} {safe_text(gone.how)}: {_lost(gone.connections)}{_next(gone.delay)}")
         self._deployment.engine.tell(
@@ -169,11 +171,20 @@ class Crew:
         )
 
     def worker_noticed(self, number: int, what: dict[str, Any]) -> None:
-        """A violation: it counts even if the worker does not live to count it."""
-        self.violations.setdefault(str(what.get("violation")), 1)
+        """What counts even if the worker does not live to say it in the end: a violation, or all its counts."""
+        if "counted" in what:
+            self._told[number] = what["counted"]
+        else:
+            self.violations.setdefault(str(what.get("violation")), 1)
 
     def worker_ended(self, number: int, summary: dict[str, Any]) -> None:
         """What it has counted stays counted."""
+        self._told.pop(number, None)
+        self._keep(summary)
+
+    def _keep(self, summary: dict[str, Any] | None) -> None:
+        if summary is None:
+            return
         for rule, count in summary["violations"].items():
             others = self.left.setdefault("strict", Counter())
             others[rule] += count

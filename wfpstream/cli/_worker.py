@@ -55,6 +55,9 @@ BOOT = (
     "from wfpstream.cli._worker import main; main()"
 )
 PATH_VARIABLE = "WFPSTREAM_WORKER_PATH"
+# How often a worker tells what it has counted, if that has changed, seconds.
+TELL_EVERY = 1.0
+COUNTS = ("refused", "rejected", "counters", "violations")
 
 
 def main() -> None:
@@ -198,17 +201,34 @@ class Worker(Runner):
                     )
                     await self._channel.listening()
                     nursery.start_soon(self._channel.obey, self._perform, self._stop)
+                    nursery.start_soon(self._keep_telling)
                     await self._ended.wait()
                 nursery.cancel_scope.cancel()
             if self._is_listening:
                 await self._channel.ended(self._summary())
         return DONE if self._is_listening else FAILED
 
+    async def _keep_telling(self) -> None:
+        """What has been counted, now and then: should somebody kill us, no more than that time's is lost."""
+        told: dict[str, Any] = {}
+        while True:
+            await trio.sleep(TELL_EVERY)
+            counted = self._counted()
+            if counted != told:
+                told = counted
+                await self._channel.noticed({"counted": counted})
+
     def _summary(self) -> dict[str, Any]:
         return {
             "violations": dict(self._sinks.violations.counts),
             "stats": self._performs["stats"]({}),
         }
+
+    def _counted(self) -> dict[str, Any]:
+        """As `_summary`, but only what stays true of a worker that is no more."""
+        summary = self._summary()
+        stats = summary["stats"]
+        return {**summary, "stats": {name: stats[name] for name in COUNTS}}
 
     def _stop(self, grace: float | None) -> None:
         self._stopping.set()
