@@ -36,7 +36,7 @@ help:
 	@echo 'make mutate  changes fwps at random places and sees whether a test notices: an hour; MUTATE_ARGS=...'
 	@echo 'make check   ruff check, ruff format --check, mypy'
 	@echo 'make format  let ruff format and fix'
-	@echo 'make bench   the benchmarks, beside other relays: 15 minutes; BENCH=engine ROUNDS=9 for one of them'
+	@echo 'make bench   the benchmarks, beside other relays: 20 minutes; BENCH=engine ROUNDS=9 for one of them'
 	@echo 'make bench-long  9,000 flows and ten million messages through the proxy: minutes'
 	@echo 'make bench-record  both, as the figures of record, and the page of the docs from them'
 	@echo 'make dist    a wheel in dist/'
@@ -102,8 +102,8 @@ bench-long: $(STAMP)
 	$(BIN)/python -m benchmarks long
 
 bench-record: $(STAMP)
-	$(BIN)/python -m benchmarks $(RECORD) $(BENCH_ROUNDS) $(RECORDED)
-	$(BIN)/python -m docs._generate
+	@$(BIN)/python -m benchmarks $(RECORD) $(BENCH_ROUNDS) $(RECORDED); status=$$?; \
+	$(BIN)/python -m docs._generate && exit $$status
 
 dist: $(STAMP)
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .

@@ -20,7 +20,7 @@ from benchmarks.peers._venv import MissingError, base_executable, prepare
 
 # Set for the process that runs on the chosen one: what was chosen from.
 CHOSEN = "WFPSTREAM_BENCHMARKS_CHOSEN"
-_PROBES = 5
+_PROBES = 8
 # A difference below this is noise: then it stays as it is.
 _FASTER = 0.95
 # Calls, attributes, small numbers and slices, as a relay has them. Prints what this Python is and the loop's CPU ms.

@@ -122,15 +122,20 @@ def machine_text(record: Record) -> str:
     )
     return (
         f"{machine['cpu']}, {machine['cpus']} CPUs, {machine['kernel']}; "
-        f"{record.rounds} rounds, {pinned}; commit {machine['commit'] or 'unknown'}, {machine['date']}. "
+        f"{rounds_text(record.rounds)}, {pinned}; commit {machine['commit'] or 'unknown'}, {machine['date']}. "
         f"All relays in Python on Python {machine['python']} ({machine['python_build']})."
     )
+
+
+def rounds_text(rounds: int) -> str:
+    """How many, in words a reader expects."""
+    return f"{rounds} round{'s' if rounds > 1 else ''}"
 
 
 def made_text(whole: Mapping[str, Any]) -> str:
     """When and with what a record other than the peers' was made."""
     machine = whole["machine"]
-    rounds = f", medians of {whole['rounds']} rounds" if "rounds" in whole else ""
+    rounds = f", medians of {rounds_text(whole['rounds'])}" if "rounds" in whole else ""
     return f"Commit {machine['commit'] or 'unknown'}, {machine['date']}, Python {machine['python']}{rounds}."
 
 

@@ -138,6 +138,9 @@ def test_the_engine_is_held_against_a_line(last: float, verdict: str) -> None:
     figures = {f"{number} sublayers, 64 bytes, two calls": 3.0 + 2.5 * number for number in (0, 1, 2, 4)}
     (line,) = demands(record({}), {}, figures | {"8 sublayers, 64 bytes, two calls": last})
     assert line.verdict == verdict
+    counted = {f"{number} sublayers, instructions, two calls": 1000.0 * number for number in (1, 2, 4, 8)}
+    (line,) = demands(record({}), {}, figures | counted | {"8 sublayers, 64 bytes, two calls": last})
+    assert (line.verdict, "1,000 instructions; at most 0% off" in line.ours) == ("met", True)
 
 
 def test_two_workers_are_shown_beside_one() -> None:
