@@ -174,7 +174,8 @@ def check_summaries(driver: MemoryDriver, flow: FlowEnds) -> None:
     assert at_border.queued == sum(lane.bytes for lane in lanes) == sum(lane.stored for lane in lanes)
     for direction in (0, 1):
         output = at_border.output(direction)
-        assert output.length == sum(run.length for run in output.runs)
+        pieces = output.patches.views if output.patches is not None else ()
+        assert output.length == sum(run.length for run in output.runs) + sum(map(len, pieces))
     if at_border.plain in HELD:
         direction = HELD.index(at_border.plain)
         assert way.held.only_holds(at_border, direction, at_border.lanes[direction][0])

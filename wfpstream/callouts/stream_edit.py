@@ -7,11 +7,20 @@ not searched again.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from wfpstream.fwps import ClassifyOut, StreamCalloutIoPacket, StreamData, Worker
+from wfpstream.fwp import NtStatus
+from wfpstream.fwps import (
+    ClassifyOut,
+    Filter,
+    IncomingMetadataValues,
+    IncomingValues,
+    StreamCalloutIoPacket,
+    StreamData,
+    Worker,
+)
 
-from ._answers import LAST, LIMIT_REACHED, need_more, permit
+from ._answers import DISCONNECT, INJECTABLE, LAST, LIMIT_REACHED, block, drop, need_more, permit
 from ._lane_callout import WorkerCallout, block_here, inject_here
 from ._lanes import Direction, Lane
 from ._matcher import Matcher
@@ -23,6 +32,8 @@ _PIECE = 65_536
 # Steps of a plan: a positive number permits so many bytes, a negative one holds them for more to come.
 _EDIT = 0
 
+_SUCCESS = NtStatus.STATUS_SUCCESS
+
 
 class EditLane(Lane):
     """Where the editing of one direction stands.
@@ -31,16 +42,18 @@ class EditLane(Lane):
         plan: what to do with the rest of the present indication, last step first.
         edited: in mode `whole`, what its `_EDIT` stands for: matches in it, its bytes, and what to put in their place.
         left: bytes of it that are still to be decided; the next indication is exactly these (IND-11).
+        shown: the flags of the present indication.
         replaced: matches replaced so far.
     """
 
-    __slots__ = ("edited", "left", "plan", "replaced")
+    __slots__ = ("edited", "left", "plan", "replaced", "shown")
 
     def __init__(self, flow_id: int, layer_id: int, inbound: bool, direction: str) -> None:
         super().__init__(flow_id, layer_id, inbound, direction)
         self.plan: list[int] = []
         self.edited = (0, 0, b"")
         self.left = 0
+        self.shown = 0
         self.replaced = 0
 
 
@@ -120,6 +133,48 @@ class StreamEdit(WorkerCallout[EditLane]):
         self._inline = mode != "oob"
         self._whole = mode == "whole"
         self._count = count
+        # What is shown next is likely to be the rest of what was shown last: hundreds of times where matches abound.
+        self._last: EditLane | None = None
+
+    def classify_fn(
+        self,
+        in_fixed_values: IncomingValues,
+        in_meta_values: IncomingMetadataValues,
+        layer_data: Any,
+        classify_context: Any,
+        filter: Filter,
+        flow_context: int,
+        classify_out: ClassifyOut,
+    ) -> None:
+        """As the base does it; the rest of an indication follows its plan at once."""
+        stream: StreamData = layer_data.stream_data
+        lane, length = self._last, stream.data_length
+        if (
+            lane is None
+            or lane.left != length
+            or not length
+            or lane.flow_id != in_meta_values.flow_handle
+            or lane.filter_id != filter.filter_id
+            or lane.shown != stream.flags
+            or classify_out.flags
+            or self.draining
+        ):
+            super().classify_fn(
+                in_fixed_values,
+                in_meta_values,
+                layer_data,
+                classify_context,
+                filter,
+                flow_context,
+                classify_out,
+            )
+        else:
+            self._follow_plan(lane, stream, layer_data, classify_out)
+
+    def closed(self, lane: EditLane) -> None:
+        """Its flow is over."""
+        if lane is self._last:
+            self._last = None
 
     def search(self, data: bytes, replaced: int) -> tuple[list[int], int]:
         """(where the matches begin, length of the tail that may begin another), after `replaced` matches."""
@@ -151,17 +206,22 @@ class StreamEdit(WorkerCallout[EditLane]):
             self._edit_at_limit(lane, stream, packet, answer)
         # A new indication is searched once; its remainders follow the plan.
         elif length and (lane.left == length or self._plan(lane, stream)):
-            step = lane.plan.pop()
-            if step > 0:
-                permit(packet, answer, step)
-                lane.left = length - step
-            elif step == _EDIT:
-                self._replace(lane, stream, packet, answer)
-            else:
-                lane.left = 0
-                if not answer.flags & LAST:
-                    need_more(packet, answer)  # one more byte may settle it: never the whole pattern at once
+            self._follow_plan(lane, stream, packet, answer)
         return False
+
+    def _follow_plan(
+        self, lane: EditLane, stream: StreamData, packet: StreamCalloutIoPacket, answer: ClassifyOut
+    ) -> None:
+        step = lane.plan.pop()
+        if step > 0:
+            permit(packet, answer, step)
+            lane.left = stream.data_length - step
+        elif step == _EDIT:
+            self._replace(lane, stream, packet, answer)
+        else:
+            lane.left = 0
+            if not answer.flags & LAST:
+                need_more(packet, answer)  # one more byte may settle it: never the whole pattern at once
 
     def _plan(self, lane: EditLane, stream: StreamData) -> bool:
         """Search the indication; False if all of it passes."""
@@ -175,6 +235,8 @@ class StreamEdit(WorkerCallout[EditLane]):
             lane.plan = [-tail, _EDIT] if tail else [_EDIT]
         else:
             lane.plan = self._pieces(matches, decided, tail)
+        lane.shown = stream.flags
+        self._last = lane
         return True
 
     def _pieces(self, matches: list[int], decided: int, tail: int) -> list[int]:
@@ -196,10 +258,21 @@ class StreamEdit(WorkerCallout[EditLane]):
     ) -> None:
         count, length, data = lane.edited if self._whole else self._one
         lane.left = 0
-        if self._put(lane, stream, data, packet, answer):
+        flags = stream.flags
+        if len(data) > _PIECE or not data:
+            if not self._put(lane, stream, data, packet, answer):
+                return
+        else:  # as `inject_here`
+            status = self.inject(lane.flow_id, lane.layer_id, flags & INJECTABLE, data)
+            if status is not _SUCCESS and not status.ok:
+                drop(packet, answer)
+                return
+        if flags & DISCONNECT:
             block_here(self, lane, stream, packet, answer, length)
-            lane.replaced += count
-            lane.left = stream.data_length - length
+        else:
+            block(packet, answer, length)
+        lane.replaced += count
+        lane.left = stream.data_length - length
 
     def _put(
         self,
@@ -209,8 +282,6 @@ class StreamEdit(WorkerCallout[EditLane]):
         packet: StreamCalloutIoPacket,
         answer: ClassifyOut,
     ) -> bool:
-        if len(data) <= _PIECE:
-            return inject_here(self, lane, stream, data, packet, answer)
         pieces = (data[start : start + _PIECE] for start in range(0, len(data), _PIECE))
         return all(inject_here(self, lane, stream, piece, packet, answer) for piece in pieces)
 

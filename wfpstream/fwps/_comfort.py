@@ -19,6 +19,7 @@ from ._records import ClassifyOut, IncomingMetadataValues, IncomingValues
 from ._services import RunTime
 
 _RECEIVE = int(StreamFlags.RECEIVE)
+_SUCCESS = NtStatus.STATUS_SUCCESS
 _SEND_FIN = StreamFlags.SEND | StreamFlags.SEND_DISCONNECT
 
 
@@ -124,10 +125,10 @@ class Callout:
 
         Returns the status of the call; on a refusal nothing was injected and the buffer is freed at once.
         """
-        callout_id = self.callout_id(layer_id)
+        callout_id = self._ids.get(layer_id, 0) if self._ids else 0
         quick = self.fwps.quick_injection
         if quick.inject(self.injection_handle, flow_id, callout_id, layer_id, stream_flags, data):
-            return NtStatus.STATUS_SUCCESS
+            return _SUCCESS
         status, nbl = self.fwps.allocate_net_buffer_and_net_buffer_list(None, 0, 0, data, 0, len(data))
         if nbl is None:
             return status

@@ -31,10 +31,13 @@ from ._stream_state import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ._callout import CalloutEntry
     from ._endpoints import Address, Endpoints
     from ._filter import Filter2
     from ._records import IncomingMetadataValues, IncomingValues
+    from ._run import InjectedBuffer
     from ._timers import Timer
 
 # Phases of a flow's life.
@@ -152,6 +155,21 @@ class Lane(LaneStore):
             if not (kept and kept[-1].target <= index and run.target <= index and kept[-1].absorb(run, more)):
                 kept.append(run)
         queue.extendleft(reversed(kept))
+
+    def expect(self, buffers: Iterable[InjectedBuffer]) -> None:
+        """Injections of this stage are under way; they complete in this order (CMP-6)."""
+        patches = self.stage.flow.out[self.direction].patches
+        if patches is not None:
+            patches.name_all()
+        super().expect(buffers)
+
+    @property
+    def outstanding(self) -> deque[InjectedBuffer]:
+        """The injections of this lane that are not complete, oldest first (CMP-6), those in pieces among them."""
+        patches = self.stage.flow.out[self.direction].patches
+        if patches is not None:
+            patches.name_all()
+        return self.under_way
 
     @property
     def held(self) -> int:

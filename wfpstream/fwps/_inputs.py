@@ -39,7 +39,7 @@ class Inputs:
         self.owe = plain.owe
         self.relay = plain.relay
         self.relayed = plain.relayed
-        self._gone = waterfall.gone
+        self._gone, self._pieces_gone = waterfall.gone, waterfall.pieces_gone
         self.offloading = Offloading(core)
         core.recount = self.recount
 
@@ -160,7 +160,7 @@ class Inputs:
             self.plain.relayed(flow, direction)
             return
         flow.plain = 0
-        flow.out[direction].sent(count, self._gone)
+        flow.out[direction].sent(count, self._gone, self._pieces_gone)
         if flow.stored:
             self.recount(flow)
         if flow.phase == LIVE:

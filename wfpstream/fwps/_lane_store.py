@@ -54,7 +54,6 @@ class LaneStore:
         "newest_injected",
         "oob_ever",
         "outbox",
-        "outstanding",
         "pended_buffers",
         "pended_bytes",
         "permitted_i",
@@ -63,6 +62,7 @@ class LaneStore:
         "remainder",
         "required",
         "uncompensated",
+        "under_way",
         "unseen_discarded_i",
         "unseen_discarded_o",
         "urgent_queued",
@@ -99,7 +99,7 @@ class LaneStore:
         self.newest_injected = 0  # serial of the newest clone that came back (V-53)
         self.pended_buffers = 0
         self.pended_bytes = 0
-        self.outstanding = _NO_BUFFERS
+        self.under_way = _NO_BUFFERS  # injections, oldest first; see `Lane.outstanding`
         self.in_o = self.in_i = 0
         self.permitted_o = self.permitted_i = 0
         self.blocked_o = self.blocked_i = 0
@@ -116,16 +116,16 @@ class LaneStore:
 
     def expect(self, buffers: Iterable[InjectedBuffer]) -> None:
         """Injections of this stage are under way; they complete in this order (CMP-6)."""
-        if self.outstanding is _NO_BUFFERS:
-            self.outstanding = deque()
-        self.outstanding.extend(buffers)
+        if self.under_way is _NO_BUFFERS:
+            self.under_way = deque()
+        self.under_way.extend(buffers)
 
     def rest(self) -> None:
         """Nothing is queued or on its way: give the room for it back."""
         if not self.queue and not self.outbox:
             self.queue = self.outbox = NO_RUNS
-        if not self.outstanding:
-            self.outstanding = _NO_BUFFERS
+        if not self.under_way:
+            self.under_way = _NO_BUFFERS
 
     def mark_seen(self, run: Run) -> None:
         """The stage is shown this run for the first time: LED-1 `in`, and what was lost before it (ARB-11)."""

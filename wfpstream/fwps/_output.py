@@ -9,11 +9,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
+from ._patchwork import Patchwork
 from ._run import EXPEDITED, NO_RUNS, Run
 
 MAX_PIECES = 256  # fewer than IOV_MAX (1024): more pieces in one sendmsg gain nothing
 MAX_BATCH = 1 << 20
 SMALL = 4096  # bytes; larger pieces are not copied once more to lie beside others
+
+# Takes so many bytes off a patchwork, which may be all there are: how many of them had been injected.
+PiecesGone = Callable[[Patchwork, int, bool], int]
 
 
 class Output:
@@ -22,6 +26,7 @@ class Output:
     Attributes:
         length: bytes owed and not yet taken by the receiver's socket.
         fin_run: the FIN behind them, once it has left the last stage.
+        patches: what is owed behind all `runs`, if the item before was decided piece by piece (`_pieces`).
         push: somebody asked that these bytes be not held for coalescing (INJ-7).
     """
 
@@ -32,6 +37,7 @@ class Output:
         "fin_run",
         "fresh",
         "length",
+        "patches",
         "push",
         "runs",
         "written_i",
@@ -42,6 +48,7 @@ class Output:
         self.runs = NO_RUNS
         self.length = 0
         self.fresh = 0
+        self.patches: Patchwork | None = None
         self.fin_run: Run | None = None
         self.fin_done = False
         self.push = False
@@ -64,7 +71,9 @@ class Output:
 
     def put(self, run: Run) -> None:
         """Bytes, all of them urgent or none."""
-        if self.runs is NO_RUNS:
+        if self.patches is not None:
+            self._stitch(self.patches)
+        elif self.runs is NO_RUNS:
             self.runs = deque()
         self.runs.append(run)
         self.length += run.length
@@ -77,6 +86,20 @@ class Output:
         self.runs.appendleft(run)
         self.length += run.length
 
+    def piecewise(self) -> Patchwork:
+        """Where pieces go that come behind all that is owed; whoever puts them there counts them here and there."""
+        if self.patches is None:
+            self.patches = Patchwork()
+        return self.patches
+
+    def _stitch(self, patches: Patchwork) -> None:
+        """They are runs like others from now on."""
+        if self.runs is NO_RUNS:
+            self.runs = deque()
+        self.runs.extend(patches.runs())
+        self.fresh += patches.fresh
+        self.patches = None
+
     def rest(self) -> None:
         """Nothing is owed: give the room for it back."""
         if not self.runs:
@@ -84,7 +107,9 @@ class Output:
 
     def batch(self) -> tuple[list[memoryview], bool]:
         """The next bytes to write, in order, and whether they are one urgent byte (to be sent MSG_OOB)."""
-        runs = self.runs
+        runs, patches = self.runs, self.patches
+        if patches is not None and not runs:
+            return patches.first(MAX_PIECES), False
         if len(runs) == 1:  # the usual case, and the same answer as below
             run = runs[0]
             return [run.view], bool(run.flags & EXPEDITED)
@@ -101,10 +126,14 @@ class Output:
                 break
         return views, False
 
-    def sent(self, count: int, gone: Callable[[Run, int], None]) -> None:
-        """`count` bytes were accepted by the socket; `gone` hears of the injected ones (CMP-4)."""
+    def sent(self, count: int, gone: Callable[[Run, int], None], pieces_gone: PiecesGone) -> None:
+        """`count` bytes were accepted by the socket; `gone` and `pieces_gone` hear of the injected ones (CMP-4)."""
+        runs = self.runs
         while count > 0:
-            run = self.runs[0]
+            if not runs:
+                self._sent_pieces(count, pieces_gone)
+                return
+            run = runs[0]
             taken = run.length if run.length < count else count
             count -= taken
             self.length -= taken
@@ -113,7 +142,7 @@ class Output:
             else:
                 self.written_i += taken
             if taken == run.length:
-                self.runs.popleft()
+                runs.popleft()
             else:
                 run.view = run.view[taken:]
                 run.length -= taken
@@ -122,9 +151,22 @@ class Output:
             if run.owner is not None:
                 gone(run, taken)
 
+    def _sent_pieces(self, count: int, pieces_gone: PiecesGone) -> None:
+        patches = self.patches
+        assert patches is not None
+        is_all = count == self.length
+        if is_all:
+            self.patches = None
+        self.length -= count
+        injected = pieces_gone(patches, count, is_all)
+        self.written_i += injected
+        self.written_o += count - injected
+
     def discard(self) -> int:
         """Give up what is owed (IND-18, DRP-4): `discarded_out`. Returns the number of bytes."""
         given_up = self.length
+        if self.patches is not None:
+            self._stitch(self.patches)
         for run in self.runs:
             self.count_discarded(run)
         self.runs.clear()
@@ -149,6 +191,8 @@ class Output:
 
     def keep(self) -> None:
         """Copy what lies in the driver's buffer: only runs put in since the last time can. Small ones lie together."""
+        if self.patches is not None:
+            self.patches.keep()
         runs = self.runs
         late = [runs.pop() for _ in range(min(self.fresh, len(runs)))]
         self.fresh = 0

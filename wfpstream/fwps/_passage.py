@@ -17,6 +17,7 @@ from ._stream_state import IDLE
 if TYPE_CHECKING:
     from ._core import Core
     from ._flow import Flow, Lane, Stage
+    from ._patchwork import Patchwork
 
 
 class Passage:
@@ -217,10 +218,41 @@ class Passage:
             owner.done = True
             self.complete_ready(owner.lane)
 
+    def pieces_gone(self, patches: Patchwork, count: int, is_all: bool) -> int:
+        """As `gone` for what was injected of the first `count` bytes: how many bytes."""
+        quickly = 0
+        if patches.nameless:
+            if is_all and self._completes_quietly(patches):
+                quickly = patches.nameless_bytes
+                lane = patches.lane
+                flow = lane.stage.flow
+                patches.handle.pending -= patches.nameless
+                flow.injected[lane.direction] -= quickly
+                flow.activity = self.core.clock()
+            else:
+                patches.name_all()
+        gone = patches.take_all() if is_all else patches.take(count)
+        for run, length in gone:
+            self.gone(run, length)
+        return quickly + sum([length for _, length in gone])
+
+    def _completes_quietly(self, patches: Patchwork) -> bool:
+        """Nobody is to be told of these injections, and none before them is under way (as `complete_ready`)."""
+        flow = patches.lane.stage.flow
+        ended = flow.input_ended
+        return not (
+            patches.lane.under_way
+            or patches.handle.closing
+            or flow.draining
+            or ended[0]
+            or ended[1]
+            or self.core.tracing
+        )
+
     def complete_ready(self, lane: Lane) -> None:
         """CMP-6: completions of a stage and direction become due first in, first out."""
         core = self.core
-        outstanding = lane.outstanding
+        outstanding = lane.under_way
         while outstanding and outstanding[0].done:
             buffer = outstanding.popleft()
             flow, handle = lane.stage.flow, buffer.handle

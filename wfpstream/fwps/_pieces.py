@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from . import _stream_state as rules
+from ._cutting import Cutting
 from ._stream_state import BLOCK, CALL, DATA, DIRECTION_FLAG, EXPEDITED_FLAG, FLUSH_FLAG
 
 if TYPE_CHECKING:
@@ -25,12 +26,13 @@ Answer = tuple["ClassifyOut", "StreamCalloutIoPacket"] | None
 class Pieces:
     """One per engine."""
 
-    __slots__ = ("_classifier", "_core", "_open", "_waterfall")
+    __slots__ = ("_classifier", "_core", "_cutting", "_open", "_waterfall")
 
     def __init__(self, core: Core, waterfall: Waterfall) -> None:
         self._core = core
         self._waterfall = waterfall
         self._classifier = waterfall.classifier
+        self._cutting = Cutting(core, waterfall)
         self._open = not core.options.verify.hints
 
     def take(self, flow: Flow, lane: Lane, run: Run, flags: int, answer: Answer) -> bool:
@@ -43,6 +45,12 @@ class Pieces:
         direction = lane.direction
         is_last = stage.index + 1 == len(flow.lanes[direction])
         limit = core.options.callbacks_per_turn
+        if answer is not None and is_last and self._cutting.may_begin(flow, lane, run):
+            left = self._cutting.go_on(flow, lane, run, answer)
+            if left is False:
+                lane.rest()
+                return not lane.queue
+            answer = left
         while True:
             if not self._obey(flow, lane, run, answer):
                 self._waterfall.conclude(flow, lane, DATA, run.length, flags, 0, answer)

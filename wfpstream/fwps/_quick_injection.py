@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING
 
 from . import _stream_state as rules
 from ._constants import StreamFlags
+from ._cutting import CUTTING
 from ._flow import LIVE
 from ._injection import RESOURCE_FACTOR, take_over_missed
 from ._run import InjectedBuffer, Run
 
 if TYPE_CHECKING:
     from ._core import Core
-    from ._flow import Lane
-    from ._injection import Injector
+    from ._flow import Flow, Lane
+    from ._injection import InjectionHandle, Injector
 
 # By direction: the flags an injection of plain data may have, and what of them travels with the bytes.
 _PLAIN: tuple[dict[int, int], dict[int, int]] = (
@@ -55,32 +56,59 @@ class QuickInjection:
         self, handle_id: int, flow_id: int, callout_id: int, layer_id: int, stream_flags: int, data: bytes
     ) -> bool:
         """Inject `data`, if this is the occasion for it. False: nothing was done, make the calls."""
-        frame = self._core.frame
-        if frame is None or not self._open:
+        core = self._core
+        frame = core.frame
+        if frame is None or not self._open or frame.callout_id != callout_id:
             return False
-        lane = frame.lane
-        if lane is None or frame.callout_id != callout_id:
+        lane, flow = frame.lane, frame.flow
+        if lane is None or flow is None:
             return False
         direction = lane.direction
-        extra = _PLAIN[direction].get(stream_flags)
-        flow = lane.stage.flow
         length = len(data)
+        injected = flow.injected
         if (
-            extra is None
+            stream_flags not in _PLAIN[direction]
             or flow.id != flow_id
             or flow.layer_id != layer_id
             or not length
-            or flow.injected[direction] + length > self._limit
-            or not self._is_usual(lane)
+            or injected[direction] + length > self._limit
+            or self.judged
         ):
             return False
         handle = self._injector.handles.get(handle_id)
         if handle is None or handle.closing or handle.destroyed or not handle.serves_streams:
             return False
-        # As Injector._place and carry_out. The loop that made this classify delivers it.
+        output = flow.out[direction]
+        patches = output.patches
+        if flow.plain != CUTTING or not core.plain or patches is None:
+            if not self._is_usual(lane):
+                return False
+            self._place(flow, lane, handle, _PLAIN[direction][stream_flags], data)
+        else:
+            # Behind the pieces that have left before; nothing else can have been injected since.
+            if patches.handle is not handle or patches.lane is not lane:
+                patches.belong(lane, handle)
+            patches.views.append(memoryview(data))
+            patches.owners.append(None)
+            patches.nameless += 1
+            patches.nameless_bytes += length
+            output.length += length
+            lane.carry = 0
+            if _PLAIN[direction][stream_flags]:
+                output.push = True
+        handle.pending += 1
+        injected[direction] += length
+        lane.injected += length
+        lane.uncompensated = False
+        frame.injected = True
+        return True
+
+    def _place(self, flow: Flow, lane: Lane, handle: InjectionHandle, extra: int, data: bytes) -> None:
+        """As Injector._place and carry_out. The loop that made this classify delivers it."""
+        direction = lane.direction
         if lane.stage.index or flow.hole[direction]:
             take_over_missed(flow, lane)
-        buffer = InjectedBuffer(None, length, lane, handle, None, None)
+        buffer = InjectedBuffer(None, len(data), lane, handle, None, None)
         run = Run(
             memoryview(data),
             buffer,
@@ -93,12 +121,6 @@ class QuickInjection:
         lane.carry = 0
         lane.expect((buffer,))
         lane.hand_on(run)
-        handle.pending += 1
-        flow.injected[direction] += length
-        lane.injected += length
-        lane.uncompensated = False
-        frame.injected = True
-        return True
 
     def _is_usual(self, lane: Lane) -> bool:
         """No row of the validation table, no lint and no event is about this call."""
@@ -111,7 +133,6 @@ class QuickInjection:
             or stage.is_inspection
             or flow.phase != LIVE
             or flow.doomed is not None
-            or self.judged
             or core.tracing
             or not core.started
         )

@@ -24,7 +24,7 @@ Provenance = tuple[tuple[int, object], ...]
 EMPTY_VIEW = memoryview(b"")
 
 # Less than this is not worth copying for the memory behind it.
-_WORTH_TRIMMING = 1024
+WORTH_TRIMMING = 1024
 
 
 class InjectedBuffer:
@@ -169,7 +169,7 @@ class Run:
         if self.borrowed or self.owner is not None or self.fin:
             return
         memory = len(self.view.obj)  # type: ignore[arg-type]
-        if memory <= _WORTH_TRIMMING or self.length * 4 >= memory:
+        if memory <= WORTH_TRIMMING or self.length * 4 >= memory:
             return
         if self.hoard is None:
             self.view = memoryview(bytes(self.view))
