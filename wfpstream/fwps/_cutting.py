@@ -121,7 +121,7 @@ class Cutting:
         output = flow.out[lane.direction]
         patches = output.piecewise()
         views, owners = patches.views, patches.owners
-        kept, permitted = len(views) - patches.fresh, lane.permitted_o
+        kept, permitted = max(0, len(views) - patches.fresh), lane.permitted_o
         view, length, place = run.view, run.length, run.offset
         flags = run.flags | DIRECTION_FLAG[lane.direction]
         asked, most = core.callbacks, core.options.callbacks_per_turn
@@ -226,6 +226,7 @@ class Cutting:
             injected.seen = False
             patches.views.append(injected.view)
             patches.owners.append(injected)
+            patches.named += 1
             output.length += injected.length
             output.push = output.push or bool(injected.flags & _FLUSH)
 

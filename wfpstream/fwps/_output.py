@@ -12,7 +12,7 @@ from collections.abc import Callable
 from ._patchwork import Patchwork
 from ._run import EXPEDITED, NO_RUNS, Run
 
-MAX_PIECES = 256  # fewer than IOV_MAX (1024): more pieces in one sendmsg gain nothing
+MAX_PIECES = 1000  # fewer than IOV_MAX (1024): all the pieces of an edited item in one sendmsg
 MAX_BATCH = 1 << 20
 SMALL = 4096  # bytes; larger pieces are not copied once more to lie beside others
 

@@ -220,21 +220,22 @@ class Passage:
 
     def pieces_gone(self, patches: Patchwork, count: int, is_all: bool) -> int:
         """As `gone` for what was injected of the first `count` bytes: how many bytes."""
-        quickly = 0
-        if patches.nameless:
-            if is_all and self._completes_quietly(patches):
-                quickly = patches.nameless_bytes
-                lane = patches.lane
-                flow = lane.stage.flow
-                patches.handle.pending -= patches.nameless
-                flow.injected[lane.direction] -= quickly
-                flow.activity = self.core.clock()
-            else:
-                patches.name_all()
-        gone = patches.take_all() if is_all else patches.take(count)
-        for run, length in gone:
-            self.gone(run, length)
-        return quickly + sum([length for _, length in gone])
+        if patches.nameless and not self._completes_quietly(patches):
+            patches.name_all()
+        if is_all:
+            gone, number, length = patches.take_all(), patches.nameless, patches.nameless_bytes
+        else:
+            gone, number, length = patches.take(count)
+        if number:
+            lane = patches.lane
+            flow = lane.stage.flow
+            patches.handle.pending -= number
+            flow.injected[lane.direction] -= length
+            flow.activity = self.core.clock()
+        for run, part in gone:
+            length += part
+            self.gone(run, part)
+        return length
 
     def _completes_quietly(self, patches: Patchwork) -> bool:
         """Nobody is to be told of these injections, and none before them is under way (as `complete_ready`)."""

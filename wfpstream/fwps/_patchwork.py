@@ -7,15 +7,18 @@ it must not know what a completed injection means.
 
 from __future__ import annotations
 
-from collections import deque
+from bisect import bisect_right
 from collections.abc import Iterator
-from itertools import islice
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from ._run import WORTH_TRIMMING, InjectedBuffer, Run
 
 if TYPE_CHECKING:
     from ._flow import Lane
+
+Parts = list[tuple[Run, int]]
+"""Injected runs, and so many bytes of each."""
 
 
 class Patchwork:
@@ -26,16 +29,18 @@ class Patchwork:
         owners: whose they are: of an injected run; of an injection that has no run yet (None); else original ones, and
             the place of the first of them in the stream.
         fresh: so many of the last pieces may lie in the driver's buffer.
+        named: how many pieces are injected runs.
         nameless: how many injections have no run yet; all of them of `lane`, by `handle`, and behind the others.
         nameless_bytes: their bytes.
     """
 
-    __slots__ = ("fresh", "handle", "lane", "nameless", "nameless_bytes", "owners", "views")
+    __slots__ = ("fresh", "handle", "lane", "named", "nameless", "nameless_bytes", "owners", "views")
 
     def __init__(self) -> None:
-        self.views: deque[memoryview] = deque()
-        self.owners: deque[Run | int | None] = deque()
+        self.views: list[memoryview] = []
+        self.owners: list[Run | int | None] = []
         self.fresh = 0
+        self.named = 0
         self.nameless = 0
         self.nameless_bytes = 0
         self.lane: Lane
@@ -53,44 +58,60 @@ class Patchwork:
             return
         lane, handle = self.lane, self.handle
         self.nameless = self.nameless_bytes = 0
-        owners = self.owners
-        for _ in range(len(owners)):
-            owner, view = owners.popleft(), self.views[0]
-            self.views.rotate(-1)
+        buffers = []
+        for place, owner in enumerate(self.owners):
             if owner is None:
+                view = self.views[place]
                 buffer = InjectedBuffer(None, len(view), lane, handle, None, None)
-                owner = Run(view, buffer, 0, lane.stage.next_sub_layer, 0, provenance=handle.provenance)
-                lane.expect((buffer,))
-            owners.append(owner)
+                buffers.append(buffer)
+                self.owners[place] = Run(
+                    view, buffer, 0, lane.stage.next_sub_layer, 0, provenance=handle.provenance
+                )
+                self.named += 1
+        lane.expect(buffers)
 
     def first(self, most: int) -> list[memoryview]:
         """The first pieces, at most so many."""
-        return list(islice(self.views, most))
+        return self.views[:most]
 
-    def take_all(self) -> list[tuple[Run, int]]:
+    def take_all(self) -> Parts:
         """All of it has been sent: the injected runs, and how much of each."""
-        pairs = zip(self.owners, self.views, strict=True)
-        return [(owner, len(view)) for owner, view in pairs if isinstance(owner, Run)]
+        return self._injected(len(self.views)) if self.named else []
 
-    def take(self, count: int) -> list[tuple[Run, int]]:
-        """So many bytes have been sent: as `take_all`. Every injection has its run (`name_all`)."""
+    def take(self, count: int) -> tuple[Parts, int, int]:
+        """So many bytes have been sent, but not all.
+
+        Returns the injected runs among them and how much of each; the number of injections without one, and their
+        bytes: those are sent whole, or have a run from now on.
+        """
         views, owners = self.views, self.owners
-        gone: list[tuple[Run, int]] = []
-        while count:
-            view, owner = views[0], owners[0]
-            taken = len(view)
-            if taken <= count:
-                views.popleft()
-                owners.popleft()
-            else:
-                taken = count
-                views[0] = view[taken:]
-                if type(owner) is int:
-                    owners[0] = owner + taken
-            count -= taken
+        ends = list(accumulate(map(len, views)))
+        whole = bisect_right(ends, count)
+        begun = count - ends[whole - 1] if whole else count
+        if begun and owners[whole] is None:
+            self.name_all()
+        gone = self._injected(whole) if self.named else []
+        self.named -= len(gone)
+        number = owners[:whole].count(None) if self.nameless else 0
+        length = 0
+        if number:
+            pairs = zip(owners[:whole], views, strict=False)
+            length = sum([len(view) for owner, view in pairs if owner is None])
+            self.nameless -= number
+            self.nameless_bytes -= length
+        del views[:whole], owners[:whole]
+        if begun:
+            owner = owners[0]
+            views[0] = views[0][begun:]
             if isinstance(owner, Run):
-                gone.append((owner, taken))
-        return gone
+                gone.append((owner, begun))
+            elif owner is not None:
+                owners[0] = owner + begun
+        return gone, number, length
+
+    def _injected(self, first: int) -> Parts:
+        pairs = zip(self.owners[:first], self.views, strict=False)
+        return [(owner, len(view)) for owner, view in pairs if isinstance(owner, Run)]
 
     def runs(self) -> Iterator[Run]:
         """The pieces as runs."""

@@ -32,7 +32,7 @@ __all__ = ["SocketEnd"]
 # Fairness: after so many sends others get their turn.
 SENDS_IN_A_ROW = 8
 # How many pieces one sendmsg takes; the kernel refuses more than 1,024.
-MOST_VIEWS = 256
+MOST_VIEWS = 1000
 
 
 class SocketEnd(Side):
