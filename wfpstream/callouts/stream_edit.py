@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from wfpstream.fwp import NtStatus
+from wfpstream.fwp import ActionType, NtStatus
 from wfpstream.fwps import (
     ClassifyOut,
     Filter,
@@ -33,6 +33,7 @@ _PIECE = 65_536
 _EDIT = 0
 
 _SUCCESS = NtStatus.STATUS_SUCCESS
+_PERMIT = int(ActionType.PERMIT)
 
 
 class EditLane(Lane):
@@ -168,6 +169,12 @@ class StreamEdit(WorkerCallout[EditLane]):
                 flow_context,
                 classify_out,
             )
+        elif (step := lane.plan[-1]) > 0:
+            # As `_follow_plan`: most often, bytes that only pass.
+            del lane.plan[-1]
+            classify_out.action_type = _PERMIT
+            layer_data.count_bytes_enforced = step
+            lane.left = length - step
         else:
             self._follow_plan(lane, stream, layer_data, classify_out)
 

@@ -64,10 +64,11 @@ class QuickInjection:
         if lane is None or flow is None:
             return False
         direction = lane.direction
+        extra = _PLAIN[direction].get(stream_flags)
         length = len(data)
         injected = flow.injected
         if (
-            stream_flags not in _PLAIN[direction]
+            extra is None
             or flow.id != flow_id
             or flow.layer_id != layer_id
             or not length
@@ -83,7 +84,7 @@ class QuickInjection:
         if flow.plain != CUTTING or not core.plain or patches is None:
             if not self._is_usual(lane):
                 return False
-            self._place(flow, lane, handle, _PLAIN[direction][stream_flags], data)
+            self._place(flow, lane, handle, extra, data)
         else:
             # Behind the pieces that have left before; nothing else can have been injected since.
             if patches.handle is not handle or patches.lane is not lane:
@@ -94,7 +95,7 @@ class QuickInjection:
             patches.nameless_bytes += length
             output.length += length
             lane.carry = 0
-            if _PLAIN[direction][stream_flags]:
+            if extra:
                 output.push = True
         handle.pending += 1
         injected[direction] += length
