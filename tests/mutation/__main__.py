@@ -1,12 +1,14 @@
 """Change the source at random places, one at a time, and see whether a test notices: `python -m tests.mutation`.
 
 Works on the last commit, in a git worktree and with a cosmic-ray of its own, so nothing here is touched.
-Prints each change that no test noticed, and the score. Linux's nice 19: it takes what others leave.
+Prints each change that no test noticed, and the score. Linux's nice 19: it takes what others leave, so tests have a
+limit of processor time; one of wall time would take a busy machine for a test that noticed.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shlex
 import shutil
@@ -43,6 +45,8 @@ SLOW = (
     "test_hard_limits",
     "test_straight",
 )
+# A test that waits uses no processor time; nobody else may have so much more of it than we.
+_PATIENCE = 30
 # No plugins but our own: they take longer to load than these tests to run.
 INI = "[pytest]\nmarkers =\n    system: other programs\n    long: minutes\n"
 ENVIRONMENT = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "CI": "1"}
@@ -60,8 +64,8 @@ def main() -> None:
     (folder / "pytest.ini").write_text(INI)
     quick, wide = folder / "quick.toml", folder / "wide.toml"
     tests = [f"tests/rules/{name}" for name in map(file_name, QUICK)]
-    quick.write_text(config(options.python, tests, folder, 90.0))
-    wide.write_text(config(options.python, wide_tests(tree), folder, 300.0))
+    quick.write_text(config(options.python, tests, folder, 90))
+    wide.write_text(config(options.python, wide_tests(tree), folder, 300))
     helper = [tool / "python", Path(__file__).with_name("_sample.py")]
     try:
         for one in (quick, wide):
@@ -115,13 +119,15 @@ def wide_tests(tree: Path) -> list[str]:
     return ["tests/fwps", *(f"tests/rules/{name}.py" for name in chosen)]
 
 
-def config(python: str, tests: list[str], folder: Path, timeout: float) -> str:
-    """cosmic-ray's configuration: which files, which tests."""
+def config(python: str, tests: list[str], folder: Path, limit: int) -> str:
+    """cosmic-ray's configuration: which files, which tests, and how many seconds of a processor they have."""
     modules = ", ".join(f'"wfpstream/fwps/{name}.py"' for name in FILES)
     options = f"-c {folder / 'pytest.ini'} --rootdir=. -x -q -m 'not long' -p no:cacheprovider"
+    command = f"{python} -m pytest {options} {' '.join(map(shlex.quote, tests))}"
+    limited = shlex.join(["sh", "-c", f"ulimit -t {limit}; exec {command}"])
     return (
-        f"[cosmic-ray]\nmodule-path = [{modules}]\ntimeout = {timeout}\nexcluded-modules = []\n"
-        f'test-command = "{python} -m pytest {options} {" ".join(map(shlex.quote, tests))}"\n\n'
+        f"[cosmic-ray]\nmodule-path = [{modules}]\ntimeout = {_PATIENCE * limit}.0\nexcluded-modules = []\n"
+        f"test-command = {json.dumps(limited)}\n\n"
         '[cosmic-ray.distributor]\nname = "local"\n'
     )
 

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import ast
 import random
+import re
 import sys
 from collections import Counter
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+# The last line of a session that came to an end.
+_ENDED = re.compile(r"\b\d+ (failed|passed|errors?)\b.* in [\d.]+s")
 
 
 @cache
@@ -69,18 +73,26 @@ def report(database: Any) -> None:
     mutations = {item.job_id: item.mutations[0] for item in database.work_items}
     tried: Counter[str] = Counter()
     survived: Counter[str] = Counter()
+    slow = 0
+    open_ones = set(mutations)
     for job, result in database.results:
+        open_ones.discard(job)
         if result.worker_outcome == WorkerOutcome.SKIPPED:
             continue
         name = str(mutations[job].module_path)
         tried[name] += 1
+        if result.test_outcome != TestOutcome.SURVIVED:
+            slow += not _ENDED.search(result.output or "")
         if result.test_outcome == TestOutcome.SURVIVED:
             survived[name] += 1
             print(f"\nsurvived: {mutations[job].operator_name}\n{result.diff}")
     for name, count in sorted(tried.items()):
         print(f"{name}: {count - survived[name]} of {count} noticed")
     total, alive = sum(tried.values()), sum(survived.values())
-    print(f"{total - alive} of {total} changes noticed ({100 * (total - alive) / max(total, 1):.0f} %)")
+    hung = f", {slow} of them as the tests did not end" if slow else ""
+    print(f"{total - alive} of {total} changes noticed ({100 * (total - alive) / max(total, 1):.0f} %){hung}")
+    if open_ones:
+        print(f"{len(open_ones)} more were not tried to the end: the time was up")
 
 
 if __name__ == "__main__":
