@@ -287,6 +287,22 @@ def test_slices_go_on_when_they_drain_above_a_callout_that_needs_more(inbound: b
     assert way.state == (b"a line that is long\n", False, False)
 
 
+@both_ways
+def test_what_is_left_of_slices_goes_at_once_when_they_drain(inbound: bool) -> None:
+    """In one piece: a megabyte in slices of seven is seconds of work, and whoever takes the fault back waits for it."""
+    way = Way(inbound=inbound)
+    added = way.driver.add(Fault(do="slice", size=3, rate=3))
+    way.put(b"0123456789" * 1_000)
+    way.driver.advance(1.0)
+    assert len(way.end.data) == 6
+    before = len(way.driver.events)
+    added.retire()
+    way.driver.advance(0)
+    assert way.state == (b"0123456789" * 1_000, False, False)
+    injected = [event["len"] for event in way.driver.events[before:] if event["event"] == "inject"]
+    assert injected == [9_994]
+
+
 def test_slices_are_separate_for_the_callout_below() -> None:
     class Lengths(Callout):
         seen: list[int]

@@ -100,17 +100,21 @@ class FaultWorker(Worker):
                 return
 
     async def _pass_on(self, item: Pended, plan: FaultPlan) -> None:
-        if plan.do != "slice" or self.draining:
-            await self.inject(item)
-            return
-        for start in range(0, len(item.data), plan.size):
-            piece = item.data[start : start + plan.size]
+        done = 0
+        while plan.do == "slice" and not self.draining and done < len(item.data):
+            piece = item.data[done : done + plan.size]
+            done += len(piece)
             handle = await self.inject(piece)
             if plan.rate is not None:
                 await self.sleep(len(piece) / plan.rate)
-            elif not self.draining:
+            else:
                 # Written before the next one is there: slices of their own on the wire as well.
                 await self.completed(handle, within=_KEPT_BELOW)
+        # What is left goes at once: whoever takes slices back does not want to wait for a million of them.
+        if not done:
+            await self.inject(item)
+        elif done < len(item.data):
+            await self.inject(item.data[done:])
 
 
 class Fault(CountingCallout[FaultLane]):
