@@ -279,6 +279,25 @@ def test_blocked_at_connect(tmp_path: Path) -> None:
     assert frames == [0x02, 0x14]
 
 
+def test_blocked_by_a_fin(tmp_path: Path) -> None:
+    """LAY-21, `on_block = "fin"`: the client is accepted, and gets the end instead of a byte."""
+
+    def engine(clock: Callable[[], float]) -> FilterEngine:
+        options = EngineOptions()
+        options.policy.on_block = "fin"
+        made = FilterEngine(clock, options)
+        made.add_callout(Door(CONNECT, block))
+        return made
+
+    path = tmp_path / "out.pcap"
+    (stream,) = two_questions(0).replay(engine=engine, output=path).streams
+    up, down = stream.client_to_server, stream.server_to_client
+    assert (stream.ended, up.bytes_out, up.discarded, down.bytes_out) == ("blocked", 0, 6, 0)
+    frames = [(int.from_bytes(frame[34:36], "big"), frame[47]) for _, _, frame in open_capture(path)]
+    client, server = stream.client[1], stream.server[1]
+    assert frames == [(client, 0x02), (server, 0x12), (client, 0x10), (server, 0x11), (client, 0x10)]
+
+
 @pytest.mark.parametrize("answered_after", [0.5, 5.0])
 def test_a_connection_that_is_pended(answered_after: float) -> None:
     """Its completion comes in capture time; until then everything waits, as it would in the sockets."""

@@ -239,7 +239,11 @@ class Player:
     def _shut(self, stream: Stream, reason: str) -> None:
         """No flow, or none any more: what still comes is only counted."""
         if stream.is_waiting and reason in (BLOCKED, LIMIT) and stream.writer is not None:
-            stream.writer.refused(self.now_ns)
+            attempt = stream.attempt
+            if attempt is not None and attempt.verdict == "block" and attempt.close_as == "fin":
+                stream.writer.fin(self.now_ns, 1)  # behind a handshake: the client was accepted (LAY-21)
+            else:
+                stream.writer.refused(self.now_ns)
         stream.is_waiting = False
         stream.ended = reason
         for feed in feeds_of(stream):

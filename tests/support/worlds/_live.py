@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import trio
-from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
+from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
 
 from wfpstream.engine import YES, Attempt, Endpoints, FilterEngine, Flow
 from wfpstream.testing import (
@@ -30,6 +30,7 @@ from wfpstream.testing import (
     Side,
     Step,
     Wait,
+    Window,
     WorldOutcome,
     WorldScript,
 )
@@ -70,8 +71,8 @@ class _LiveWorld:
     def clock(self) -> Callable[[], float]:
         raise NotImplementedError
 
-    async def pair(self) -> Streams:
-        """Two ends of a new connection."""
+    async def pair(self, windowed: bool) -> Streams:
+        """Two ends of a new connection; a windowed one holds nothing on its way."""
         raise NotImplementedError
 
 
@@ -79,14 +80,23 @@ class SocketWorld(_LiveWorld):
     """Real TCP connections over the loopback, real time: the stream driver's way with them."""
 
     capabilities = frozenset(
-        ("half_close", "reset", "watch_paused", "urgent", "second_flow", "connection", "addresses")
+        (
+            "half_close",
+            "reset",
+            "watch_paused",
+            "urgent",
+            "second_flow",
+            "connection",
+            "addresses",
+            "comes_back",
+        )
     )
     quiet = _QUIET
 
     def clock(self) -> Callable[[], float]:
         return time.monotonic
 
-    async def pair(self) -> Streams:
+    async def pair(self, windowed: bool) -> Streams:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             far = socket.create_connection(listener.getsockname())
             near, _ = listener.accept()
@@ -106,7 +116,9 @@ class ReactorWorld(SocketWorld):
 class StreamWorld(_LiveWorld):
     """Streams of trio's in memory, which know half-closes but no resets, under virtual time."""
 
-    capabilities = frozenset(("half_close", "virtual_time", "second_flow", "connection", "addresses"))
+    capabilities = frozenset(
+        ("half_close", "virtual_time", "window", "second_flow", "connection", "addresses", "comes_back")
+    )
 
     def loop_clock(self) -> trio.abc.Clock | None:
         return MockClock(autojump_threshold=0)
@@ -115,8 +127,8 @@ class StreamWorld(_LiveWorld):
         began = trio.current_time()
         return lambda: trio.current_time() - began
 
-    async def pair(self) -> Streams:
-        return memory_stream_pair()
+    async def pair(self, windowed: bool) -> Streams:
+        return lockstep_stream_pair() if windowed else memory_stream_pair()
 
 
 @dataclass
@@ -131,6 +143,15 @@ class _End:
     fin: bool = False
     reset: bool = False
     urgent: list[tuple[int, bytes]] = field(default_factory=list)
+    window: int | None = None
+    opened: trio.Event = field(default_factory=trio.Event)
+    reading: trio.CancelScope = field(default_factory=trio.CancelScope)
+
+    def open_window(self, size: int | None) -> None:
+        """So many bytes more are taken, None: all."""
+        self.window = size
+        self.reading.cancel()
+        self.opened.set()
 
     @property
     def over(self) -> bool:
@@ -151,7 +172,7 @@ class _End:
                 if isinstance(self.stream, trio.SocketStream):
                     await trio.lowlevel.wait_readable(self.stream.socket)
                 marked = self._is_at_mark()
-                piece = await self.stream.receive_some(1 if marked else 65_536)
+                piece = await self._take(1 if marked else 65_536)
                 if not piece:
                     break
                 if marked:
@@ -162,6 +183,21 @@ class _End:
             self.reset = True
         except trio.ClosedResourceError:
             self.left = True
+
+    async def _take(self, most: int) -> bytes:
+        """What comes next, as far as it is wanted."""
+        while True:
+            if self.window == 0:
+                self.opened = trio.Event()
+                await self.opened.wait()
+                continue
+            self.reading = trio.CancelScope()
+            with self.reading:
+                piece = await self.stream.receive_some(
+                    most if self.window is None else min(most, self.window)
+                )
+                self.window = None if self.window is None else self.window - len(piece)
+                return bytes(piece)
 
     def _is_at_mark(self) -> bool:
         if not isinstance(self.stream, trio.SocketStream):
@@ -202,6 +238,16 @@ class _Engine(FilterEngine):
     def connection_requested(self, endpoints: Endpoints) -> Attempt:
         self._attempt = super().connection_requested(endpoints)
         return self._attempt
+
+    def came_from(self, address: tuple[str, int] | None) -> None:
+        """That one was connected to its upstream from this address."""
+        assert self._attempt is not None
+        assert address is not None
+        self._attempt.connected_from(address)
+
+    def is_blocked(self) -> bool:
+        """It comes to nothing."""
+        return self._attempt is not None and self._attempt.verdict == "block"
 
     def is_pended(self) -> bool:
         """It waits for its verdict."""
@@ -244,8 +290,11 @@ class _Play:
         return WorldOutcome(outcome[0], outcome[1], list(self.events))
 
     async def _connect(self, step: Connect) -> None:
-        client, near = await self.world.pair()
-        server, upstream_near = await self.world.pair()
+        if step.comes_back:
+            self.engine.came_from(step.client)
+        windowed = any(isinstance(one, Window) for one in self.script.steps)
+        client, near = await self.world.pair(windowed)
+        server, upstream_near = await self.world.pair(windowed)
         self._ends = {"client": _End(client), "server": _End(server)}
         self._held += self._ends.values()
         endpoints = Endpoints(
@@ -276,6 +325,8 @@ class _Play:
             await self._ends[step.by].half_close()
         elif isinstance(step, Reset):
             self._ends[step.by].break_off()
+        elif isinstance(step, Window):
+            self._ends[step.of].open_window(step.size)
         elif isinstance(step, Wait):
             await trio.sleep(step.seconds)
         elif isinstance(step, Act):
@@ -299,6 +350,8 @@ class _Play:
             if not self._relaying:
                 self.engine.turn()  # nobody drives it any more
             return False
+        if self.engine.is_blocked():
+            return all(end.over or end.left for end in self._ends.values())
         flow = self._flow()
         if flow is None and self.engine.is_pended() and not self._ends["client"].reset:
             return True
