@@ -62,7 +62,7 @@ class ProxyFactory:
             callouts: CALLOUT strings or callout objects, asked in this order. Objects run on the proxy's thread.
             options: `local="client"` or `"server"`; `host="127.0.0.1"`, where to listen; `name="proxy"`, the
                 listener's; `timeout=10`, seconds after which a callout that does not return fails the test, 0: never;
-                `grace=0.2`, seconds for live connections to end at the close; `events_data="off"`, `"preview"` or
+                `grace=1.0`, seconds for live connections to end at the close; `events_data="off"`, `"preview"` or
                 `"full"`; `send_proxy=0`, 1 or 2, the version of a PROXY header; and the sections `limits`,
                 `timeouts`, `policy`, `engine` and `verify` of the configuration, as dictionaries.
 

@@ -77,7 +77,7 @@ def read_setting(
     given = dict(options)
     host, port = _address(upstream)
     name = given.pop("name", LISTENER)
-    timeout, grace = _time(given, "timeout", 10.0), _time(given, "grace", 0.2)
+    timeout, grace = _time(given, "timeout", 10.0), _time(given, "grace", 1.0)
     events_data = given.pop("events_data", "off")
     if events_data not in ("off", "preview", "full"):
         raise ValueError(f"events_data is 'off', 'preview' or 'full', not {events_data!r}")
