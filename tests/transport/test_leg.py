@@ -403,7 +403,7 @@ async def test_a_timer_of_a_callout_comes_while_the_reactor_is_busy() -> None:
 # --- one flow's trouble is its own ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("where", ["relay", "settle_output", "received", "sent"])
+@pytest.mark.parametrize("where", ["pass_on", "settle_output", "received", "sent"])
 @bounded
 async def test_a_defect_ends_its_own_flow_and_no_other(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with live(Probe(), options=small_reads(), quiet=False) as run:
@@ -425,7 +425,7 @@ async def test_a_defect_ends_its_own_flow_and_no_other(where: str, monkeypatch: 
             assert await read_exactly(server, 5 * READ) == b"x" * 5 * READ
         doomed[0] = -doomed[0]
         raw(ill[0]).send(b"y" * 5 * READ)
-        if where != "relay":  # the others are for those who have to look closely
+        if where != "pass_on":  # the others are for those who have to look closely
             raw(ill[0]).send(b"!", socket.MSG_OOB)
         assert (await read_all(ill[1]))[1] == "reset"
         assert (await read_all(ill[0]))[1] == "reset"

@@ -60,10 +60,10 @@ class Leg(SocketEnd):
 
     __slots__ = (
         "_behind",
+        "_owe",
+        "_pass_view",
         "_read_at",
         "_receive",
-        "_relay",
-        "_relayed",
         "_send_view",
         "fd",
         "has_much",
@@ -99,7 +99,7 @@ class Leg(SocketEnd):
 
     def attach(self, driver: DriverOfLegs, index: int, reset_reason: str) -> None:  # type: ignore[override]
         super().attach(driver, index, reset_reason)
-        self._relay, self._relayed = driver.engine.relay, driver.engine.relayed
+        self._pass_view, self._owe = driver.engine.pass_on, driver.engine.owe
         self._behind = driver.hub.behind
 
     def start(self) -> None:
@@ -152,19 +152,16 @@ class Leg(SocketEnd):
             return
         self.driver.moved_at = reactor.now
         view = buffer[:n]
-        other = self.other
-        if not self._relay(flow, index, view) or not other.is_plain:
+        if not self._pass_view(flow, index, view):
             self.driver.serve()
         else:
+            other = self.other
             try:
-                sent = other._send_view(view)
+                sent = other._send_view(view) if other.is_plain else 0
             except OSError:
                 sent = 0  # the same again, where it is looked at closely
-            if sent == n:
-                if not self._relayed(flow, index):
-                    self.driver.serve()
-            else:
-                flow.sent(index, sent)
+            if sent != n:
+                self._owe(flow, index, view, sent)
                 self.driver.serve()
         if n >= MUCH or n == len(buffer):
             self._go_on_with_much(n, n == len(buffer))
