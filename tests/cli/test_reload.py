@@ -214,6 +214,42 @@ def test_who_ends_it_need_not_wait_for_a_reload(policy: Policy, tmp_path: Path) 
         assert run.stop() == 0
 
 
+# Stands for a file of many thousand rules: while there is a pipe of that name it is read when that is.
+LONG = """
+import os, sys, tomllib
+real, when = tomllib.loads, os.environ["WHEN"]
+
+def loads(*arguments, **named):
+    if os.path.exists(when):
+        print("reading", file=sys.stderr, flush=True)
+        open(when).read()
+        os.unlink(when)
+    return real(*arguments, **named)
+
+tomllib.loads = loads
+"""
+
+
+def test_flows_are_served_while_the_file_is_read(policy: Policy, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(LONG)
+    paths = os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH"))))
+    slow = {**os.environ, "PYTHONPATH": paths, "WHEN": str(tmp_path / "when")}
+    with running("-c", policy.write(EDIT.format("sun")), env=slow) as run, run.connect() as live:
+        policy.write(EDIT.format("snow"))
+        os.mkfifo(tmp_path / "when")
+        run.send_signal(signal.SIGHUP)
+        run.wait_line("reading")
+        live.sendall(b"rain")
+        assert read_exactly(live, 3) == b"sun"
+        assert run.ask(b"rain") == b"sun"
+        (tmp_path / "when").write_text("now")
+        run.wait_line("reloaded")
+        live.sendall(b"rain")
+        assert read_exactly(live, 4) == b"snow"
+        live.close()
+        assert run.stop() == 0
+
+
 def test_an_address_in_use_changes_nothing(policy: Policy, upstream: int) -> None:
     with running("-c", policy.write(EDIT.format("sun"))) as run:
         policy.write(EDIT.format("snow"), listen=f"127.0.0.1:{upstream}")

@@ -309,10 +309,14 @@ class Worker(Runner):
     async def _prepare(self, arguments: dict[str, Any]) -> None:
         """Another configuration: read, checked, its listeners open; not in force."""
         self._abandon({})
-        loaded = self._plan.complete(parse_config(arguments["text"], arguments["source"]))
+        # In a thread: the flows are served meanwhile.
+        loaded = await trio.to_thread.run_sync(self._read, arguments["text"], arguments["source"])
         pending = self.deployment.prepare(loaded, self._plan.callouts)
         arranged = await self.proxy.prepare(specs_at(loaded.config, arguments["addresses"]))
         self._prepared = pending, arranged
+
+    def _read(self, text: str, source: str) -> LoadedConfig:
+        return self._plan.complete(parse_config(text, source))
 
     def _commit(self, arguments: dict[str, Any]) -> None:
         if self._prepared is None:
