@@ -201,21 +201,21 @@ class Lanes(Generic[LaneT]):
         flow_id = meta.flow_handle
         inbound = self._callout.direction_of(flow_id, RECEIVE)
         outbound = "to_client" if inbound == "to_upstream" else "to_upstream"
+        make, chosen = self._lane_class, self._direction
+        is_both = chosen == "both"
         pair = (
-            self._lane(flow_id, layer_id, outbound, inbound=False),
-            self._lane(flow_id, layer_id, inbound, inbound=True),
+            make(flow_id, layer_id, False, outbound)
+            if is_both or works_on(chosen, outbound, False)
+            else None,
+            make(flow_id, layer_id, True, inbound) if is_both or works_on(chosen, inbound, True) else None,
         )
         lanes = [lane for lane in pair if lane is not None]
-        for lane in lanes:
-            lane.from_start = not meta.flags & _MID_STREAM
+        if meta.flags & _MID_STREAM:
+            for lane in lanes:
+                lane.from_start = False
         if self._opened is not None:
             self._opened(lanes, fixed, meta)
         return pair
-
-    def _lane(self, flow_id: int, layer_id: int, direction: str, *, inbound: bool) -> LaneT | None:
-        if not works_on(self._direction, direction, inbound):
-            return None
-        return self._lane_class(flow_id, layer_id, inbound, direction)
 
 
 def works_on(chosen: str, direction: str, inbound: bool) -> bool:

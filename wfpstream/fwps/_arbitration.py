@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ._flow import Flow
 
 _WRITE = int(RIGHT_ACTION_WRITE)
+_LOOKED_ON = (rules.CONTINUE, None)  # the effect of an answer that decides nothing, as it should
 _CLEAR_RIGHT = int(FilterRunFlags.CLEAR_ACTION_RIGHT)
 _PERMIT_IF_UNREGISTERED = int(FilterRunFlags.PERMIT_IF_CALLOUT_UNREGISTERED)
 
@@ -193,6 +194,49 @@ class Arbitration:
                 return False
         return True
 
+    def run_alone(self) -> None:
+        """As `run`, where there is one candidate, no layer data and nobody can pend: the usual case, short."""
+        ((filter, match, _),) = self._candidates
+        entry = self.callouts.registered_id(filter.callout_id)
+        core = self.core
+        if (
+            match is not None
+            or entry is None
+            or entry.version == 0
+            or entry.conditional_on_flow
+            or self.required_flags
+            or core.options.verify.level != "off"
+        ):
+            self.run()
+            return
+        self._next = 1
+        self.current = (filter, entry)
+        # As `_call`.
+        out = ClassifyOut()
+        frame = Frame("classify", self.flow, None, entry.callout_id)
+        frame.layer_id = self.layer_id
+        frame.pending = self
+        began = core.overruns.since = core.clock()
+        outer, core.frame = core.frame, frame
+        core.callbacks += 1
+        try:
+            try:
+                entry.classify_fn(  # type: ignore[misc]
+                    self.make_values(), self.make_meta(), None, self.classify_context, filter, 0, out
+                )
+            except CALLOUT_FAULTS as error:
+                core.violation("V-40", f"{type(error).__name__} out of classifyFn: {error}", error=error)
+                core.frame = outer
+                self._fault(filter, entry)
+                return
+            finally:
+                core.frame = outer
+                core.overruns.newcomer_asked(entry.name, entry.classify_code, began)
+            if rules.ACTION_EFFECT[filter.action_type].get(out.action_type) != _LOOKED_ON:
+                self._returned(filter, entry, out)
+        finally:
+            self.current = None
+
     def answer(self, filter: Filter2, entry: CalloutEntry, action_type: int, rights: int) -> None:
         """Take a callout's answer, given now or at the completion of what it pended (ACT-1..ACT-5)."""
         effect = rules.ACTION_EFFECT[filter.action_type].get(action_type)
@@ -273,7 +317,7 @@ class Arbitration:
             return
         if self.required_flags and entry.flags & self.required_flags != self.required_flags:
             return
-        self.rights = self._entry_rights(filter)
+        self.rights = self._entry_rights(filter) if self._decisions else _WRITE
         self.current = (filter, entry)
         try:
             self._call(filter, entry, context)
@@ -321,6 +365,10 @@ class Arbitration:
         finally:
             core.frame = outer
             core.overruns.newcomer_asked(entry.name, entry.classify_code, began)
+        self._returned(filter, entry, out)
+
+    def _returned(self, filter: Filter2, entry: CalloutEntry, out: ClassifyOut) -> None:
+        """classifyFn has returned: what it said counts."""
         if filter.filter_id in self._struck:
             self._fault(filter, entry)
             return

@@ -101,15 +101,29 @@ def put_away(flow: Flow, verifying: bool) -> bool:
     for direction in (0, 1):
         arriving = flow.read[direction] - flow.discarded_unread[direction]
         # As DirectionLedger.faults with nothing held, queued or in transit; LED-4 follows from LED-1 to LED-3.
-        for _, in_, permitted, blocked_o, blocked_i, lost, lost_between, added, bypassed, *rest in past[
-            direction
-        ]:
-            closes = (
-                closes
-                and in_ == permitted + blocked_o + blocked_i + lost
-                and arriving == in_ + bypassed + lost_between
-                and rest == _NOTHING
-            )
+        for row in past[direction]:
+            (
+                _,
+                in_,
+                permitted,
+                blocked_o,
+                blocked_i,
+                lost,
+                lost_between,
+                added,
+                bypassed,
+                held,
+                stored,
+                on_way,
+            ) = row
+            if (
+                in_ != permitted + blocked_o + blocked_i + lost
+                or arriving != in_ + bypassed + lost_between
+                or held
+                or stored
+                or on_way
+            ):
+                closes = False
             arriving = permitted + added + bypassed
         out = flow.out[direction]
         left = out.written_o + out.written_i + out.length + out.discarded_o + out.discarded_i
@@ -130,6 +144,3 @@ def put_away(flow: Flow, verifying: bool) -> bool:
     flow.lanes = ([], [])
     flow.ways = NO_WAYS
     return closes
-
-
-_NOTHING = [0, 0, 0]

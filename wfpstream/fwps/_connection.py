@@ -6,7 +6,7 @@ AUTH_RECV_ACCEPT (FLD-11..13, LAY-15). It must not know sockets, nor how the lay
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from wfpstream.fwp import ConditionFlags, FwpValue, profile_at_least
@@ -118,7 +118,7 @@ class Attempt:
         self.redirect_context: object = None
         self.over = False
         # The engine's own.
-        self.layers: Sequence[str] = ()  # those that are not decided yet
+        self.layers: tuple[str, ...] = ()  # those that are not decided yet
         self.walk: Walk | None = None
         self.pending: Pending | None = None
         self.reauthorizing = False
@@ -143,6 +143,11 @@ class Attempt:
     def gone(self) -> None:
         """The client's connection ended meanwhile."""
         self._owner.forget(self)
+
+    @property
+    def carries_records(self) -> bool:
+        """`connected_from` would be of use: it, or what it came from, was redirected (LAY-29)."""
+        return bool(self.lineage.records)
 
     @property
     def number(self) -> int:

@@ -67,6 +67,9 @@ class Connections:
         self._doom = doom
         self._lineages = Lineages()
         self._version0_told: set[int] = set()
+        # Which ways through the layers have no filter: of the filters that were in force when that was asked last.
+        self._silent_in: FilterSet | None = None
+        self._silent: dict[tuple[tuple[str, ...], bool], bool] = {}
 
     # -- the driver's side -------------------------------------------------------------------------------
 
@@ -75,8 +78,9 @@ class Connections:
         core = self.core
         core.last_flow_id += 1
         attempt = Attempt(self, endpoints, core.last_flow_id, core.options.policy.on_block)
-        attempt.lineage = self._lineages.of(endpoints)
-        attempt.inherited = bool(attempt.lineage.records)
+        if self._lineages.are_there:
+            attempt.lineage = self._lineages.of(endpoints)
+            attempt.inherited = bool(attempt.lineage.records)
         if endpoints.local != "client":
             attempt.layers = _INBOUND
         elif profile_at_least(core.options.profile, "win7"):
@@ -94,9 +98,17 @@ class Connections:
 
     def _nobody_asks(self, attempt: Attempt) -> bool:
         """No layer on the way of this connection has a filter."""
-        v6 = is_v6(attempt.endpoints)
-        filters_at = self.core.filters.filters_at
-        return not any(filters_at(LAYERS_BY_NAME[name][v6]) for name in attempt.layers)
+        filters = self.core.filters
+        if filters is not self._silent_in:
+            self._silent_in = filters
+            self._silent.clear()
+        way = (attempt.layers, is_v6(attempt.endpoints))
+        known = self._silent.get(way)
+        if known is None:
+            names, v6 = way
+            known = not any(filters.filters_at(LAYERS_BY_NAME[name][v6]) for name in names)
+            self._silent[way] = known
+        return known
 
     def connected_from(self, attempt: Attempt, address: Address) -> None:
         """LAY-29: remember which redirects the upstream leg carries."""

@@ -57,9 +57,11 @@ class Contexts:
             self.tracking.refused(context, flow, entry)
             return self._refused("flow_associate_context", NtStatus.STATUS_OBJECT_NAME_EXISTS, "CTX-6", flow)
         flow.contexts[key] = context
-        self.tracking.stored(context)
+        if self.tracking.verifying:
+            self.tracking.stored(context)
         entry.contexts += 1
-        self._refresh(flow, callout_id)
+        if flow.stages:
+            self._refresh(flow, callout_id)
         return NtStatus.STATUS_SUCCESS
 
     def _refusal(
@@ -105,14 +107,16 @@ class Contexts:
 
     def delete_all(self, flow: Flow) -> None:
         """CTX-16, CTX-21: at flow end, in stage order, then the other layers'."""
-        if flow.contexts:
+        contexts = flow.contexts
+        if contexts:
             for stage in flow.stages:
                 key = (flow.layer_id, stage.filter.callout_id)
-                if key in flow.contexts:
+                if key in contexts:
                     self._delete(flow, key)
-            for key in sorted(flow.contexts):
+            for key in sorted(contexts) if contexts else ():
                 self._delete(flow, key)
-        self.tracking.flow_over(flow)
+        if self.tracking.verifying:
+            self.tracking.flow_over(flow)
 
     def _delete(self, flow: Flow, key: tuple[int, int]) -> None:
         layer_id, callout_id = key
@@ -130,15 +134,18 @@ class Contexts:
         began = core.overruns.since = core.clock()
         outer, core.frame = core.frame, Frame("flow_delete", flow, None, callout_id)
         core.callbacks += 1
-        before = self.tracking.deleting(context)
+        tracking = self.tracking
+        before = tracking.deleting(context) if tracking.verifying else None
         try:
             entry.flow_delete_fn(layer_id, callout_id, context)
         except CALLOUT_FAULTS as error:
             core.violation("V-40", f"{type(error).__name__} out of flowDeleteFn: {error}", error=error)
         finally:
             core.frame = outer
-            self.tracking.deleting(before)
-        self.tracking.deleted(context, flow, entry)
+            if tracking.verifying:
+                tracking.deleting(before)
+        if tracking.verifying:
+            tracking.deleted(context, flow, entry)
         core.overruns.ended(flow if flow.phase < ENDING else None, entry.name, entry.flow_delete_fn, began)
         if core.times_callbacks:
             core.check_budget("flowDeleteFn", began, None, entry)

@@ -85,9 +85,13 @@ class Establisher:
         flow.stream_values = LaterValues(flow.layer_id, stream_values, endpoints, core.options.profile)
         core.flows[flow.id] = flow
         layer = _ESTABLISHED_LAYERS[v6]
-        if core.filters.candidates(layer, endpoints.listener):
+        candidates = core.filters.candidates(layer, endpoints.listener)
+        if candidates:
             arbitration = Establishing(core, self.callouts, layer, flow)
-            arbitration.run()
+            if len(candidates) == 1:
+                arbitration.run_alone()
+            else:
+                arbitration.run()
             if arbitration.verdict.action == rules.BLOCK or flow.doomed is not None:
                 self._refuse(flow, arbitration, layer.name.lower())
                 return None

@@ -211,14 +211,16 @@ class Inputs:
         if flow.gone_reported:
             return
         flow.gone_reported = True
-        self.offloading.end(flow)
+        if flow.is_offloaded:
+            self.offloading.end(flow)
         flow.plain = 0
         if flow.phase == LIVE:
             if flow.doomed is None:
                 flow.doomed = (reason or "abort", None)
             self._settle(flow)
-        for direction in (0, 1):
-            self.lifecycle.give_up_output(flow, direction)
+        if flow.out[0].length or flow.out[1].length:
+            self.lifecycle.give_up_output(flow, 0)
+            self.lifecycle.give_up_output(flow, 1)
         self.recount(flow)
         self.core.short_of_memory.pop(flow.id, None)
         self.core.overruns.flows.discard(flow.id)

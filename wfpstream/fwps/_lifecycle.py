@@ -143,7 +143,8 @@ class Lifecycle:
         assert flow.doomed is not None
         reason, leg = flow.doomed
         flow.end_reason = reason
-        self._lint_pended_fin(flow)
+        if self.core.options.verify.level != "off":
+            self._lint_pended_fin(flow)
         self.waterfall.discard_queues(flow)
         if leg is None:
             self.give_up_output(flow, 0)
@@ -161,8 +162,11 @@ class Lifecycle:
 
     def give_up_output(self, flow: Flow, direction: int) -> None:
         """What is still owed in that direction is lost: `discarded_out` (IND-18, DRP-4)."""
-        count = flow.out[direction].discard()
-        if count and self.core.tracing:
+        output = flow.out[direction]
+        if not output.length:
+            return
+        count = output.discard()
+        if self.core.tracing:
             self.core.emit("discard", flow, dir=flow.direction_name(direction), len=count, reason="unsent")
 
     def _indicate_abort(self, flow: Flow, leg: int) -> None:

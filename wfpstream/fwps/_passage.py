@@ -279,6 +279,8 @@ class Passage:
     def discard_queues(self, flow: Flow) -> None:
         """IND-18, DRP-2: everything held, queued or on its way between stages, in both directions."""
         for direction in (0, 1):
+            if not flow.occupied[direction]:
+                continue
             lanes = flow.lanes[direction]
             for index, lane in enumerate(lanes):
                 while lane.outbox:

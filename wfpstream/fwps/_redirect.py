@@ -163,6 +163,11 @@ class Lineages:
         self._legs: dict[tuple[Address, Address], tuple[Lineage, Callable[[], bool]]] = {}
         self._sweep_at = 64
 
+    @property
+    def are_there(self) -> bool:
+        """Some leg carries records, or did."""
+        return bool(self._legs)
+
     def note(self, own: Address, remote: Address, lineage: Lineage, lives: Callable[[], bool]) -> None:
         """An upstream leg from `own` to `remote` carries these records as long as `lives()`."""
         if len(self._legs) >= self._sweep_at:

@@ -43,7 +43,7 @@ class Tracking:
         self._core = core
         self._next_handle = next_handle
         self._objects: dict[int, Any] = {}
-        self._verifying = core.options.verify.level != "off"
+        self.verifying = core.options.verify.level != "off"
         self._stored: dict[int, int] = {}  # how many associations name it
         self._over: dict[int, Past] = {}  # its flowDeleteFn has returned
         self._refused: dict[int, Refused] = {}  # Associate answered STATUS_OBJECT_NAME_EXISTS
@@ -63,7 +63,7 @@ class Tracking:
 
     def release(self, handle: int) -> Any:
         """Forget the integer and return the object; KeyError as for `find`."""
-        if self._verifying and handle != self._deleting:
+        if self.verifying and handle != self._deleting:
             self._check_over(handle, "released")
             if handle in self._stored:
                 self._core.violation("V-31", "a context released while its flow has it")
@@ -81,13 +81,13 @@ class Tracking:
 
     def stored(self, handle: int) -> None:
         """It is the context of a flow now."""
-        if self._verifying and handle in self._objects:
+        if self.verifying and handle in self._objects:
             self._stored[handle] = self._stored.get(handle, 0) + 1
             self._refused.pop(handle, None)
 
     def refused(self, handle: int, flow: Flow, entry: CalloutEntry) -> None:
         """CTX-6: the flow had one already, so this one is still its caller's."""
-        if self._verifying and handle in self._objects and handle not in self._stored:
+        if self.verifying and handle in self._objects and handle not in self._stored:
             self._refused[handle] = Refused(flow, entry, where_in_callout())
 
     def deleting(self, handle: int | None) -> int | None:

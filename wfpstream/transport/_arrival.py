@@ -38,7 +38,7 @@ class Arrival:
     """An accepted connection.
 
     Attributes:
-        listener: what people call its listener.
+        listener: its listener; `str` of it is what people call it.
         spec: what its listener was when it came: a later change is for later connections.
         own_listeners: where we listen at present.
         client: who asks: the peer, or whom its PROXY header speaks for.
@@ -50,7 +50,7 @@ class Arrival:
     __slots__ = ("accepted", "client", "listener", "met", "own_listeners", "reason", "requested", "spec")
 
     def __init__(
-        self, listener: str, spec: ListenerSpec, accepted: Accepted, own_listeners: OwnListeners
+        self, listener: object, spec: ListenerSpec, accepted: Accepted, own_listeners: OwnListeners
     ) -> None:
         self.listener = listener
         self.spec = spec
@@ -73,8 +73,8 @@ class Arrival:
         """Where the client asked to go, in numbers; an unspecified address if that is not known."""
         if self.requested:
             address = self.requested[0]
-            zone = f"%{address.scope}" if address.scope else ""
-            return (address.host + zone, address.port)
+            host = f"{address.host}%{address.scope}" if address.scope else address.host
+            return (host, address.port)
         return ("::" if ":" in self.client[0] else "0.0.0.0", self.spec.upstream_port)
 
     @property
@@ -91,12 +91,12 @@ class Arrival:
         # LOCAL of `local = "server"` is the original destination, where there is one.
         as_original = not spec.is_reverse and spec.local == "server"
         return Endpoints(
-            client=self.client,
-            destination=destination,
-            listener_address=destination if as_original else self.met,
-            listener=spec.name,
-            local=spec.local,
-            nodelay=spec.nodelay,
+            self.client,
+            destination,
+            destination if as_original else self.met,
+            spec.name,
+            spec.local,
+            spec.nodelay,
         )
 
     @property
@@ -142,8 +142,11 @@ class Arrival:
         """Nothing is forbidden, and nobody of ours listens on such a port: no need to look closer."""
         if self.spec.allow or self.spec.deny:
             return False
-        ours = [port for _, port in self.own_listeners()]
-        return all(address.port not in ours for address in addresses)
+        for _, port in self.own_listeners():
+            for address in addresses:
+                if address.port == port:
+                    return False
+        return True
 
     def _check(self, address: Address, rules: Sequence[Rule]) -> None:
         host = f"{address.host}%{address.scope}" if address.scope else address.host
@@ -171,7 +174,7 @@ def find_requested(arrival: Arrival, original: OriginalDestination) -> bool:
         wanted: tuple[str, int] | None = spec.upstream
     else:
         wanted = accepted.own if spec.mode == "tproxy" else original(accepted.sock)
-    known = numeric(*wanted) if wanted is not None else None
+    known = numeric(wanted[0], wanted[1]) if wanted is not None else None
     if known is not None:
         arrival.requested = [known]
     elif not spec.is_reverse:

@@ -50,6 +50,10 @@ class Party(Protocol):
     @property
     def greets(self) -> bool: ...
 
+    def wants_own(self, address: Address) -> bool:
+        """Whether `on_own` is of use for a connection to that address."""
+        ...
+
     def allowed(self, addresses: Sequence[Address], redirected: bool) -> Sequence[Address]:
         """Those of some addresses that may be connected to, told whether a callout chose them.
 
@@ -160,7 +164,8 @@ class Connection:
         try:
             (address,) = party.allowed(addresses, attempt.redirected)
             timeout = self._hub.engine.options.timeouts.connect
-            sock, dial = begin_dial(self._hub, self._client, address, timeout, self._on_own, party.before)
+            on_own = self._on_own if attempt.carries_records or party.wants_own(address) else None
+            sock, dial = begin_dial(self._hub, self._client, address, timeout, on_own, party.before)
         except Rejected as error:
             self._reject(error)
         except ConnectError as error:
@@ -213,8 +218,9 @@ class Connection:
         self._flow.start()
 
     def _over(self, error: BaseException | None) -> None:
-        for sock in self.legs:
-            reset_now(sock)
+        if self._flow is None:  # else it has closed them
+            for sock in self.legs:
+                reset_now(sock)
         self._party.over(error)
 
     def _fail(self, error: ConnectError) -> None:

@@ -28,14 +28,14 @@ Then = Callable[[socket.socket | ConnectError], object]
 
 
 def begin_dial(
-    hub: Hub, client: socket.socket, address: Address, timeout: float, on_own: OnOwn, before: Before
+    hub: Hub, client: socket.socket, address: Address, timeout: float, on_own: OnOwn | None, before: Before
 ) -> tuple[socket.socket, Dial | None]:
     """Begin to connect: the socket, which is connected if there is no `Dial`.
 
     Args:
         client: who waits for it.
         timeout: seconds; 0 for no limit.
-        on_own: is told of the attempt, before anybody can have accepted it (LAY-29).
+        on_own: is told of the attempt, before anybody can have accepted it (LAY-29); None: nobody wants to know.
         before: gets the socket before it connects.
 
     Raises:
@@ -49,7 +49,8 @@ def begin_dial(
         if begun not in (0, errno.EINPROGRESS):
             raise OSError(begun, os.strerror(begun))
         own = sock.getsockname()
-        on_own((own[0], own[1]), address)
+        if on_own is not None:
+            on_own((own[0], own[1]), address)
         # On the same machine the answer is there already, whatever connect said.
         state = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] if begun else _ESTABLISHED
         if state == _SYN_SENT:

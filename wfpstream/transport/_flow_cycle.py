@@ -56,14 +56,15 @@ class FlowCycle(Generic[S]):
             return
         flow, (first, second) = self.flow, self.sides
         for _ in range(ROUNDS):
-            moved = (first.lost or second.lost) and self._tell_resets()
-            if flow.abort == ABORT_NOW:
+            told = (first.lost or second.lost) and self._tell_resets()
+            abort = flow.abort
+            if abort == ABORT_NOW:
                 break
-            if first.push():
+            moved = not first.lost and first.push()
+            if not second.lost and second.push():
                 moved = True
-            if second.push():
-                moved = True
-            if not moved:
+            # A reset that was told has left its outcome, which these have written.
+            if not moved and (abort or not told):
                 break
         else:
             self.hub.again(self)
@@ -119,10 +120,13 @@ class FlowCycle(Generic[S]):
         abort = flow.abort
         if abort == ABORT_NONE:
             self._go_on()
-        elif abort == ABORT_NOW or all(side.lost or not flow.output(side.out).length for side in self.sides):
+        elif abort == ABORT_NOW or not (self._owes(self.sides[0]) or self._owes(self.sides[1])):
             self.end("abort" if self.reason == "stop" else self.reason)
         else:
             self.flush()
+
+    def _owes(self, side: S) -> bool:
+        return not side.lost and self.flow.output(side.out).length > 0
 
     def _go_on(self) -> None:
         first, second = self.sides

@@ -29,6 +29,7 @@ class Books(Protocol):
 
     departures: Departures
 
+    def may_come_back(self, port: int) -> bool: ...
     def note_leg(self, leg: Pair) -> None: ...
     def note(self, guest: Guest, rejected: Rejected) -> None: ...
     def tell(self, guest: Guest, line: str) -> None: ...
@@ -51,7 +52,7 @@ class Guest(Arrival):
     def __init__(
         self,
         books: Books,
-        listener: str,
+        listener: object,
         spec: ListenerSpec,
         accepted: Accepted,
         own_listeners: OwnListeners,
@@ -81,6 +82,11 @@ class Guest(Arrival):
             self.connection.abandon()
 
     # --- its connection's questions ---
+
+    def wants_own(self, address: Address) -> bool:
+        """A connection of ours to that address may come back to us: where a rule of the system's sends whatever it
+        likes to one of our listeners, or where one listens on such a port."""
+        return not self.spec.keep_client and self._books.may_come_back(address.port)
 
     @property
     def greets(self) -> bool:

@@ -11,11 +11,12 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import trio
 
 from ._listener_spec import ListenerSpec, ListeningPlace
+from ._networks import parse_address
 from ._sockets import is_readable, prepare, prepare_listener
 from ._standby import hold_port, ignore_new, listen_again, notice_new
 from ._transparent import MISSING_CAPABILITY, make_transparent
@@ -71,6 +72,10 @@ class Listener(ListeningPlace):
         self._is_refusing = False
         self._is_ignoring = False
         self._watch: Watch | None = None
+        # Where it listens at one address only, every connection has met that one. TPROXY's come to any.
+        address = parse_address(self.host)
+        is_one = address is not None and not address.is_unspecified and spec.mode != "tproxy"
+        self._met = (unmapped(self.host), self.port) if is_one else None
 
     @property
     def is_open(self) -> bool:
@@ -85,6 +90,8 @@ class Listener(ListeningPlace):
     def set_transparent(self, on: bool) -> None:
         """Take TPROXY's connections or no longer. Raises PermissionError."""
         make_transparent(self._sock, on)
+        if on:
+            self._met = None
 
     def set_shared(self, on: bool) -> None:
         """Let another socket of this user that asks for it listen on the same port, or no longer."""
@@ -112,7 +119,7 @@ class Listener(ListeningPlace):
         """
         while not self._is_refusing:
             try:
-                sock, address = self._sock.accept()
+                sock, address = _accept(self._sock)
             except BlockingIOError:
                 return None
             except OSError as error:
@@ -122,7 +129,7 @@ class Listener(ListeningPlace):
                     return None
                 # The connection died in the backlog, or the network has something to say about it.
                 continue
-            accepted = _leg(sock, address)
+            accepted = _leg(sock, address, self._met)
             if accepted is not None:
                 return accepted
         return None
@@ -177,7 +184,7 @@ class Listener(ListeningPlace):
         waiting: list[Accepted] = []
         try:
             while True:
-                accepted = _leg(*self._sock.accept())
+                accepted = _leg(*_accept(self._sock), self._met)
                 if accepted is not None:
                     waiting.append(accepted)
         except OSError:
@@ -212,15 +219,32 @@ class Listener(ListeningPlace):
             self._sock.close()
 
 
-def _leg(sock: socket.socket, address: tuple[str, int]) -> Accepted | None:
-    """What was accepted as one of our legs, None if it is gone already."""
+def _accept(listening: socket.socket) -> tuple[socket.socket, tuple[Any, ...]]:
+    """As `socket.accept`, which asks a listening socket what it is each time, and puts the answers into enumerations.
+
+    Raises OSError.
+    """
+    fd, address = listening._accept()  # type: ignore[attr-defined]
+    family = socket.AF_INET if len(address) == 2 else socket.AF_INET6
+    return socket.socket(family, socket.SOCK_STREAM, 0, fd), address
+
+
+def _leg(sock: socket.socket, address: tuple[Any, ...], met: tuple[str, int] | None) -> Accepted | None:
+    """What was accepted as one of our legs, None if it is gone already.
+
+    Args:
+        met: the address it met, if that is known.
+    """
     try:
         sock.setblocking(False)
-        own = sock.getsockname()
+        if met is None:
+            own = sock.getsockname()
+            met = (unmapped(own[0]), own[1])
     except OSError:
         sock.close()
         return None
-    return Accepted(sock, (unmapped(address[0]), address[1]), (unmapped(own[0]), own[1]))
+    host, port = address[:2]
+    return Accepted(sock, (unmapped(host) if len(address) > 2 else host, port), met)
 
 
 async def open_listeners(

@@ -73,7 +73,15 @@ class Proxy:
         # Tasks with connections that were accepted beyond the limit, and have to wait for room.
         self._in_line = 0
         self._reception = Reception(
-            hub, self._addresses, departures, original, log, self._one_left, driver, count
+            hub,
+            self._addresses,
+            departures,
+            original,
+            log,
+            self._one_left,
+            driver,
+            count,
+            self._may_come_back,
         )
         self.rejected = self._reception.rejected
         self._connections: trio.Nursery
@@ -307,6 +315,13 @@ class Proxy:
     def _addresses(self) -> Sequence[tuple[str, int]]:
         """Where we listen at present."""
         return [(listener.host, listener.port) for listener in self.listeners]
+
+    def _may_come_back(self, port: int) -> bool:
+        """A connection of ours to that port may meet a listener of ours, directly or by a rule of the system's."""
+        for listener in self.listeners:  # noqa: SIM110 - asked for every connection
+            if listener.port == port or not listener.spec.is_reverse:
+                return True
+        return False
 
 
 def _serve(listener: Listener) -> list[Accepted]:

@@ -51,6 +51,9 @@ class _OneTooMany(Exception):
 class Reception:
     """Receives the connections of all listeners.
 
+    Args:
+        may_come_back: whether a connection of ours to that port may meet a listener of ours.
+
     Attributes:
         connections: how many there are now, established or on their way.
         accepted: how many were accepted so far.
@@ -68,6 +71,7 @@ class Reception:
         changed: Callable[[], object],
         driver: Driver,
         count: Callable[[int], object],
+        may_come_back: Callable[[int], bool],
     ) -> None:
         self.connections = 0
         self.accepted = 0
@@ -81,7 +85,8 @@ class Reception:
         self._changed = changed
         self._driver: Driver = driver
         self._tell_count = count
-        self._per_client: Counter[str] = Counter()
+        self.may_come_back = may_come_back
+        self._per_client: dict[str, int] = {}
         self._guests: set[Guest] = set()
         self._left = trio.lowlevel.ParkingLot()
         self._legs: set[Pair] = set()
@@ -97,7 +102,7 @@ class Reception:
         self.accepted += 1
         self.connections += 1
         self._tell_count(self.connections)
-        guest = Guest(self, str(listener), listener.spec, accepted, self._own_listeners)
+        guest = Guest(self, listener, listener.spec, accepted, self._own_listeners)
         self._guests.add(guest)
         begun = False
         try:
@@ -210,9 +215,10 @@ class Reception:
         """Under the name of who asks, which is known now."""
         most = self._hub.engine.options.limits.flows_per_client
         host = guest.client[0]
-        if most and self._per_client[host] >= most:
+        there = self._per_client.get(host, 0)
+        if most and there >= most:
             raise _OneTooMany
-        self._per_client[host] += 1
+        self._per_client[host] = there + 1
         guest.counted = host
 
     def note_leg(self, leg: Pair) -> None:
@@ -224,8 +230,10 @@ class Reception:
         if guest not in self._guests:
             return
         guest.connection = None  # which refers to it
-        reset_now(guest.accepted.sock)
-        self._legs.difference_update(guest.legs)
+        if guest.accepted.sock.fileno() != -1:
+            reset_now(guest.accepted.sock)
+        if guest.legs:
+            self._legs.difference_update(guest.legs)
         self.connections -= 1
         self._tell_count(self.connections)
         self._guests.discard(guest)
@@ -233,8 +241,10 @@ class Reception:
             self._left.unpark_all()
         host = guest.counted
         if host is not None:
-            self._per_client[host] -= 1
-            if not self._per_client[host]:
+            left = self._per_client[host] - 1
+            if left:
+                self._per_client[host] = left
+            else:
                 del self._per_client[host]
         self._changed()
 
@@ -257,7 +267,7 @@ class Reception:
         self._tell_once(guest, rejected.reason, str(rejected))
 
     def _tell_once(self, guest: Guest, reason: str, why: str) -> None:
-        kind = (guest.listener, reason)
+        kind = (str(guest.listener), reason)
         if kind not in self._told:
             self._told.add(kind)
             self.tell(guest, f"refused a connection of {guest.client[0]}: {why} ({reason})")

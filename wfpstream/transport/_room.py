@@ -41,7 +41,10 @@ class Room:
     def is_there(self) -> bool:
         """Another connection may come in; one always may, else nobody ever would."""
         connections = self._connections()
-        return not connections or connections < min(self._flows, self._pairs)
+        # As `_flows` and `_pairs`; asked for every connection.
+        flows = self._hub.engine.options.limits.flows
+        files = 2 * (connections + 1 + self._hub.pipes.open) + self._others
+        return not connections or ((not flows or connections < flows) and files <= self._descriptors)
 
     @property
     def why_not(self) -> str:

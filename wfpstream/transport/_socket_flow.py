@@ -102,7 +102,9 @@ class SocketFlow(FlowCycle[Leg]):
         except OSError as error:
             self.fail(error)
             return
-        self.serve_safely()
+        to_upstream, to_client = self.flow.output(0), self.flow.output(1)
+        if self.flow.abort or to_upstream.length or to_client.length or to_upstream.fin or to_client.fin:
+            self.serve_safely()  # a callback of its establishment has left something
 
     def serve(self) -> None:
         super().serve()

@@ -80,11 +80,24 @@ def unmapped(host: str) -> str:
 
 def numeric(host: str, port: int) -> Address | None:
     """The address if `host` is one already; None for a name."""
+    if "%" not in host:
+        return _numeric(host, port)
+    return _numeric_in_zone(host, port)
+
+
+@lru_cache(maxsize=1024)  # the same few come with every connection
+def _numeric(host: str, port: int) -> Address | None:
     address = _parsed(host)
     if address is None:
         return None
-    if address.version == 4:
-        return Address(socket.AF_INET, host, port)
+    return Address(socket.AF_INET if address.version == 4 else socket.AF_INET6, host, port)
+
+
+def _numeric_in_zone(host: str, port: int) -> Address | None:
+    """Which zone a name means may change."""
+    address = _parsed(host)
+    if not isinstance(address, ipaddress.IPv6Address):
+        return None
     zone = address.scope_id
     if zone is None:
         return Address(socket.AF_INET6, host, port)
@@ -95,7 +108,6 @@ def numeric(host: str, port: int) -> Address | None:
     return Address(socket.AF_INET6, host.partition("%")[0], port, scope)
 
 
-@lru_cache(maxsize=1024)  # the same few come with every connection
 def _parsed(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         return ipaddress.ip_address(host)
