@@ -146,6 +146,11 @@ def test_own_time_goes_by_the_last_look_before_the_call() -> None:
     )  # of the second since the look at 18 half was waiting
     assert overruns.own_time(18.0, 20.0) == pytest.approx(1.0)
     assert overruns.own_time(0.0, 20.0) == pytest.approx(16.0)  # nobody remembers: in doubt it is blamed
+    # A driver that has gone, and another thread's: what the former knew is nothing to the latter.
+    overruns.count_waiting(None)
+    assert overruns.own_time(18.5, 20.0) == 1.5
+    overruns.count_waiting(lambda: 0.25)
+    assert overruns.own_time(18.5, 20.0) == 1.5
 
 
 class Everywhere(Callout):

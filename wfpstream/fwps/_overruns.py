@@ -84,8 +84,8 @@ class Overruns:
         total: how many calls have overrun the budget so far.
         newcomer: the last call for a connection that is no flow yet has: the next ones come after all others, one per
             turn. The driver takes it back when it gives one its turn.
-        waited: seconds the engine's thread has waited for a processor so far; a driver that knows sets it. That much
-            of a call is the machine's, which has more to do than processors, and not the callout's.
+        waited: seconds the engine's thread has waited for a processor so far (`count_waiting`). That much of a call is
+            the machine's, which has more to do than processors, and not the callout's.
     """
 
     __slots__ = (
@@ -129,6 +129,12 @@ class Overruns:
             return OnStack(entry.name if entry is not None else "a callout", since)
         aside = self.aside
         return None if aside is None else OnStack(name_aside(aside), since)
+
+    def count_waiting(self, waited: Callable[[], float] | None) -> None:
+        """A driver knows how long its thread has waited so far; None: it does not, any more."""
+        self._looks.clear()
+        self.waited = waited or _never
+        self.look()
 
     def look(self) -> None:
         """Note how long the thread has waited so far; from any thread, but not twice while one call is on the stack."""

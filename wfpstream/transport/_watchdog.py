@@ -221,7 +221,6 @@ class Watchdog:
         self._watched = threading.get_ident()
         overruns = engine.overruns
         self._wait = ProcessorWait()
-        overruns.waited = self._wait.seconds
         self._sampler = Sampler(
             overruns.on_stack,
             self._where,
@@ -240,7 +239,7 @@ class Watchdog:
     def start(self) -> None:
         """Begin."""
         self._engine.overruns.watched = True
-        self._engine.overruns.look()
+        self._engine.overruns.count_waiting(self._wait.seconds)
         self._thread.start()
 
     def stop(self) -> None:
@@ -249,6 +248,7 @@ class Watchdog:
         self._thread.join()
         self._deliver()
         self._engine.overruns.watched = False
+        self._engine.overruns.count_waiting(None)
         self._wait.close()
 
     # --- on its own thread ---
