@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -37,6 +38,8 @@ def main() -> int:
     except ValueError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2
+    # As an interrupt does: the relays are ended on the way out.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     if sys.argv[1:2] and sys.argv[1] in WITH_OPTIONS:
         return WITH_OPTIONS[sys.argv[1]](sys.argv[2:])
     options = _parser().parse_args()

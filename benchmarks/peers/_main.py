@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,8 +22,6 @@ def peers_main(arguments: Sequence[str]) -> int:
     if options.list:
         _list()
         return 0
-    # As an interrupt does: the relays are ended on the way out.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         trees = {
             name: Path(path).resolve() for name, _, path in (tree.partition("=") for tree in options.tree)
