@@ -22,14 +22,15 @@ from tests.rules.test_straight import (
     state_of,
 )
 from wfpstream.engine import EngineOptions
-from wfpstream.fwp import ActionType
-from wfpstream.fwps import Flow
+from wfpstream.fwp import ActionType, CalloutFlags
+from wfpstream.fwps import ClassifyOut, Flow, StreamData
 from wfpstream.fwps._cutting import Cutting
 from wfpstream.fwps._flow import Lane
 from wfpstream.fwps._patchwork import Patchwork
 from wfpstream.fwps._quick_injection import QuickInjection
 from wfpstream.testing import FlowEnds, MemoryDriver
 
+JOINS = int(CalloutFlags.ALLOW_MID_STREAM_INSPECTION)
 PIECES = (int(ActionType.PERMIT), int(ActionType.PERMIT), int(ActionType.BLOCK), int(ActionType.CONTINUE))
 
 
@@ -39,7 +40,7 @@ class Shears(Editing):
     def __init__(self, name: str, log: Log, dice: random.Random, action: str, flags: int) -> None:
         super().__init__(name, log, dice, action, flags)
         self.calm = dice.choice((0.98, 0.995, 1.0))
-        self.objects: list[object] = []
+        self.objects: list[Any] = []
 
     def classify_fn(self, *call: Any) -> None:
         packet, out, dice = call[2], call[-1], self.dice
@@ -58,16 +59,30 @@ class Shears(Editing):
         )
         levels = [call[1].flow_handle, int(shown.flags), shown.tobytes(), packet.count_bytes_enforced, entry]
         self.log.append((self.name, *levels))
+        self.log.append([values_of(each) for each in self.objects])
+        if dice.random() < 0.03:
+            self.something_else(call[1].flow_handle, shown)
         if dice.random() < 0.5:
             data = bytes(dice.choice(b"IJK") for _ in range(dice.randint(1, 5)))
             status = self.inject(call[1].flow_handle, STREAM, shown.flags, data)
             self.log.append((self.name, "injected", data, status.name))
         if dice.random() < 0.03:
             self.objects += dice.sample((shown, packet, out), dice.randint(1, 3))
+        if dice.random() < 0.1:
+            self.log.append([bytes(piece) for piece in shown.pieces()])
         if dice.random() < 0.03:
             out.reserved = shown.flags = 77
         out.action_type = dice.choice(PIECES)
         packet.count_bytes_enforced = dice.randint(1, min(4, length))
+
+
+def values_of(kept: Any) -> tuple[Any, ...]:
+    """What an object of an indication that is over shows (IND-22): that it is over, and else what it did."""
+    if isinstance(kept, StreamData):
+        return (int(kept.flags), kept.data_length, kept.is_indicated)
+    if isinstance(kept, ClassifyOut):
+        return (int(kept.action_type), kept.reserved)
+    return (kept.missed_bytes, kept.count_bytes_enforced, kept.stream_data.data_length)
 
 
 def options_for(dice: random.Random) -> EngineOptions:
@@ -125,6 +140,10 @@ def play(seed: int) -> Log:
             added.pop().remove()
         elif choice < 0.05:
             driver.engine.add_sink(sees_all.append)
+        elif choice < 0.08 and len(callouts) < 4:
+            callouts.append(Telling(f"later {len(callouts)}", log, dice, dice.choice(actions), JOINS))
+            callouts[-1].flows = [flow.id]
+            added.append(driver.add(callouts[-1]))
         else:
             step(dice, driver, flow, ended)
         check_summaries(driver, flow)
