@@ -221,6 +221,18 @@ def test_led_2_what_is_between_two_stages_has_left_one_and_not_reached_the_other
         assert fault.startswith(f"LED-2 before stage 1: {10 - wrong} arrived")
 
 
+@pytest.mark.parametrize("wrong", [-3, 2])
+def test_led_3_bytes_that_left_the_stages_are_not_lost_and_not_made(wrong: int) -> None:
+    """LED-3, LED-4: with fewer bytes written than left the last stage, and with more."""
+    stage = stage_ledger(in_=10, permitted=10)
+    assert direction_ledger(read=10, written=4, unsent=5, discarded_out=1, stages=(stage,)).faults() == []
+    ledger = direction_ledger(read=10, written=4 + wrong, unsent=5, discarded_out=1, stages=(stage,))
+    assert ledger.faults() == [
+        f"LED-3: 10 left the stages, {4 + wrong}+5+1",
+        f"LED-4: off by {-wrong}",
+    ]
+
+
 def stage_ledger(**counts: int) -> StageLedger:
     """A stage in which nothing happened but `counts`."""
     names = [field.name for field in fields(StageLedger)]
