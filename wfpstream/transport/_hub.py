@@ -123,13 +123,12 @@ class Hub:
         """
         timeouts = self.engine.options.timeouts
         timeouts.both_read = timeouts.both_read or BOTH_READ_LIMIT
-        limits = self.engine.options.limits
-        if self._sizes != (_receive_size(limits), _largest_read(limits)):
+        if self._bounds != _bounds_of_reads(self.engine.options.limits):
             self._make_buffers()
 
     def _make_buffers(self) -> None:
-        limits = self.engine.options.limits
-        self._sizes = usual, largest = _receive_size(limits), _largest_read(limits)
+        self._bounds = _bounds_of_reads(self.engine.options.limits)
+        usual, largest = _sizes_of_reads(*self._bounds)
         self.reactor.large_buffer = memoryview(bytearray(largest))
         self.reactor.buffer = self.reactor.large_buffer[:usual]
 
@@ -235,11 +234,13 @@ def _serve(driver: Served) -> None:
         driver.fail(error)
 
 
-def _receive_size(limits: Limits) -> int:
-    return max(_SMALLEST_READ, min(RECEIVE_SIZE, limits.unsent // 2))
+def _bounds_of_reads(limits: Limits) -> tuple[int, int, int, int, int]:
+    return limits.unsent, limits.injected, limits.pended, limits.taken, limits.need_more_data
 
 
-def _largest_read(limits: Limits) -> int:
-    """No limit of what a callout may do with one item is passed by the item alone."""
-    least = min(4 * limits.unsent, limits.injected, limits.pended, limits.taken, limits.need_more_data)
-    return max(_receive_size(limits), min(LARGEST_READ, least))
+def _sizes_of_reads(unsent: int, *others: int) -> tuple[int, int]:
+    """The usual and the largest length. A large read alone passes no limit of what a callout may do with one item, and
+    who wants less to be owed than usual gets no large ones.
+    """
+    usual = max(_SMALLEST_READ, min(RECEIVE_SIZE, unsent // 2))
+    return usual, max(usual, min(LARGEST_READ, *others)) if usual == RECEIVE_SIZE else usual
