@@ -29,8 +29,8 @@ NEED_MORE = int(StreamActionType.NEED_MORE_DATA)
 HELD_MIB: tuple[int, ...] = (1, 2, 4, 8)  # the last is the limit of NEED_MORE_DATA
 COUNTED = (2_000, 7_000)  # items; the difference leaves out what comes before them
 
-Cycle = Literal["five calls", "two calls"]
-CYCLES: tuple[Cycle, Cycle] = ("five calls", "two calls")
+Cycle = Literal["five calls", "one call"]
+CYCLES: tuple[Cycle, Cycle] = ("five calls", "one call")
 
 
 class Inspector(Callout):
@@ -96,11 +96,11 @@ def cost_of_item(
 ) -> float:
     """CPU microseconds per item of `size` bytes, both directions in turn.
 
-    `five calls` is the cycle every driver may use, `two calls` the short one that does the same for a plain item.
+    `five calls` is the cycle every driver may use, `one call` the short one that does the same for a plain item.
     """
     engine, flow = begin(callouts, options)
     view = memoryview(bytearray(size))
-    run = _five_calls if cycle == "five calls" else _two_calls
+    run = _five_calls if cycle == "five calls" else _one_call
     began = time.process_time()
     run(engine, flow, view, items)
     return (time.process_time() - began) / items * 1e6
@@ -120,12 +120,10 @@ def _five_calls(engine: FilterEngine, flow: Flow, view: memoryview, items: int) 
             engine.turn()
 
 
-def _two_calls(engine: FilterEngine, flow: Flow, view: memoryview, items: int) -> None:
-    relay, relayed = engine.relay, engine.relayed
+def _one_call(engine: FilterEngine, flow: Flow, view: memoryview, items: int) -> None:
+    pass_on = engine.pass_on
     for number in range(items):
-        direction = number & 1
-        relay(flow, direction, view)
-        relayed(flow, direction)
+        pass_on(flow, number & 1, view)
 
 
 def measure(rounds: int) -> dict[str, float]:
@@ -143,7 +141,7 @@ def measure_sub_layers(rounds: int) -> dict[str, float]:
             callouts = [Inspector() for _ in range(number)]
             seen[cycle, size, number].append(cost_of_item(callouts, size, cycle=cycle))
     print("engine: CPU microseconds per item, median of", rounds, "(64 B and 64 KiB)")
-    print(f"{'sublayers':>10} {'five calls':>21} {'two calls':>21}")
+    print(f"{'sublayers':>10} {'five calls':>21} {'one call':>21}")
     for number in SUB_LAYERS:
         row = [median(seen[cycle, size, number]) for cycle in CYCLES for size in (64, 65536)]
         print(f"{number:>10} " + " ".join(f"{value:>10.2f}" for value in row))
@@ -166,7 +164,7 @@ def measure_built_ins(rounds: int) -> dict[str, float]:
     seen: dict[str, list[float]] = {name: [] for name in cases}
     for _ in range(rounds):
         for name, make in cases.items():
-            seen[name].append(cost_of_item(make(), 64, cycle="two calls"))
+            seen[name].append(cost_of_item(make(), 64, cycle="one call"))
     for name, costs in seen.items():
         print(f"{name:>25} {median(costs):>10.2f}")
     return {f"{name}, 64 bytes": median(costs) for name, costs in seen.items()}
@@ -190,7 +188,7 @@ def cost_of_held(total: int) -> float:
     view = memoryview(bytearray(1))
     began = time.process_time()
     for _ in range(total):
-        if not engine.relay(flow, 0, view):
+        if not engine.pass_on(flow, 0, view):
             engine.settle_output(flow)
     flow.sent(0, flow.output(0).length)
     spent = time.process_time() - began
@@ -205,7 +203,7 @@ def count_instructions() -> dict[str, float]:
         print("instructions per item: not available (no valgrind)")
         return {}
     print("instructions per item of 64 B")
-    print(f"{'sublayers':>10} {'five calls':>10} {'two calls':>10}")
+    print(f"{'sublayers':>10} {'five calls':>10} {'one call':>10}")
     runs = [
         (valgrind, number, cycle, items) for number in SUB_LAYERS for cycle in CYCLES for items in COUNTED
     ]
@@ -231,5 +229,5 @@ def _instructions(valgrind: str, sub_layers: int, cycle: Cycle, items: int) -> i
 
 
 if __name__ == "__main__":
-    chosen: Cycle = "two calls" if sys.argv[2] == "two calls" else "five calls"
+    chosen: Cycle = "one call" if sys.argv[2] == "one call" else "five calls"
     cost_of_item([Inspector() for _ in range(int(sys.argv[1]))], 64, None, chosen, int(sys.argv[3]))

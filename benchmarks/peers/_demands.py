@@ -20,9 +20,9 @@ _MESSAGES = 10_000_000
 _ALLOCATOR = 1.03
 # A figure of microseconds is no better than this.
 _OFF_THE_LINE = 0.1
-_COST = "64 bytes, two calls"
+_COST = "64 bytes, one call"
 # Counted where valgrind is there: other load does not bend that line.
-_COUNTED = "instructions, two calls"
+_COUNTED = "instructions, one call"
 _STATED = (
     ("connect", ("haproxy",)),
     ("idle", ("envoy", "haproxy")),

@@ -135,11 +135,11 @@ def test_the_long_run_is_held_against_no_growth(long: dict[str, Any], verdict: s
 
 @pytest.mark.parametrize(("last", "verdict"), [(23.0, "met"), (46.0, "not linear")])
 def test_the_engine_is_held_against_a_line(last: float, verdict: str) -> None:
-    figures = {f"{number} sublayers, 64 bytes, two calls": 3.0 + 2.5 * number for number in (0, 1, 2, 4)}
-    (line,) = demands(record({}), {}, figures | {"8 sublayers, 64 bytes, two calls": last})
+    figures = {f"{number} sublayers, 64 bytes, one call": 3.0 + 2.5 * number for number in (0, 1, 2, 4)}
+    (line,) = demands(record({}), {}, figures | {"8 sublayers, 64 bytes, one call": last})
     assert line.verdict == verdict
-    counted = {f"{number} sublayers, instructions, two calls": 1000.0 * number for number in (1, 2, 4, 8)}
-    (line,) = demands(record({}), {}, figures | counted | {"8 sublayers, 64 bytes, two calls": last})
+    counted = {f"{number} sublayers, instructions, one call": 1000.0 * number for number in (1, 2, 4, 8)}
+    (line,) = demands(record({}), {}, figures | counted | {"8 sublayers, 64 bytes, one call": last})
     assert (line.verdict, "1,000 instructions; at most 0% off" in line.ours) == ("met", True)
 
 
@@ -205,21 +205,21 @@ def test_the_long_run_is_told_moment_by_moment() -> None:
 
 
 def test_the_engine_is_told_per_sublayer_with_the_line_through_it() -> None:
-    figures = {"0 sublayers, 64 bytes, two calls": 1.0, "monitor, 64 bytes": 9.0}
-    figures |= {f"{number} sublayers, 64 bytes, two calls": 3.0 + 2.5 * number for number in (1, 2, 4, 8)}
-    figures |= {f"{number} sublayers, instructions, two calls": 1000.0 * number for number in (1, 8)}
+    figures = {"0 sublayers, 64 bytes, one call": 1.0, "monitor, 64 bytes": 9.0}
+    figures |= {f"{number} sublayers, 64 bytes, one call": 3.0 + 2.5 * number for number in (1, 2, 4, 8)}
+    figures |= {f"{number} sublayers, instructions, one call": 1000.0 * number for number in (1, 8)}
     text = engine_text(figures)
     assert "| 8 | 23.0 | 8,000 |" in text
     assert "| 0 | 1.00 |  |" in text
-    assert "- 64 bytes, two calls: 2.50 for every inspecting sublayer more, from the first to the 8th" in text
+    assert "- 64 bytes, one call: 2.50 for every inspecting sublayer more, from the first to the 8th" in text
     assert text.count("no figure is more than 0% off") == 2
-    bent = engine_text(figures | {"8 sublayers, 64 bytes, two calls": 46.0})
+    bent = engine_text(figures | {"8 sublayers, 64 bytes, one call": 46.0})
     assert bent.count("no figure is more than 0% off") == 1
 
 
 def test_what_was_not_measured_says_so_and_the_rest_is_told() -> None:
     held = {"1 MiB in single bytes, seconds": 2.0, "2 MiB in single bytes, seconds": 4.0}
-    line = {f"{number} sublayers, 64 bytes, two calls": 1.0 * number for number in (1, 2)}
+    line = {f"{number} sublayers, 64 bytes, one call": 1.0 * number for number in (1, 2)}
     slow = {
         "inline": {
             "trips_per_s": 10.0,

@@ -90,10 +90,6 @@ class FilterEngine:
             flow's state, as after every input.
         owe: `owe(flow, direction, view, sent)`, right after `pass_on` said True: only `sent` bytes of `view` were
             taken, the rest is owed (`flow.output`).
-        relay: `relay(flow, direction, view)`, as `flow.received(direction, view)`. True: exactly `view` is owed in
-            that direction, and nothing else has changed: send it, then call `relayed`, or `flow.sent` for a part.
-        relayed: `relayed(flow, direction)`: all that is owed in that direction was sent. As `flow.sent`,
-            `settle_output` and `flow.may_read`. True: nothing is kept, and that direction may be read on.
     """
 
     def __init__(self, clock: Callable[[], float], options: EngineOptions | None = None) -> None:
@@ -101,8 +97,6 @@ class FilterEngine:
         self.fwps = RunTime(clock, self.options)
         self.pass_on = self.fwps.inputs.pass_on
         self.owe = self.fwps.inputs.owe
-        self.relay = self.fwps.inputs.relay
-        self.relayed = self.fwps.inputs.relayed
         self.management = Management(self.fwps)
         self._core = self.fwps.core
         self._bridge = Bridge()
