@@ -127,7 +127,7 @@ class Operator:
 @pytest.mark.parametrize(
     "size",
     [
-        pytest.param(12 * MIB, id="12MiB"),
+        pytest.param(64 * MIB, id="64MiB"),
         pytest.param(1 << 30, id="1GiB", marks=[pytest.mark.long, pytest.mark.timeout(3600)]),
     ],
 )

@@ -96,13 +96,20 @@ FAULTS = [
 ]
 
 
+# A relay that closes while the other side sends resets whether it means to or not: then there was no fault to find.
+TRIES = 5
+
+
 @pytest.mark.parametrize(("base", "manners", "verdicts"), FAULTS)
 def test_a_fault_is_found(
     base: str, manners: Manners, verdicts: set[Verdict], upstream: tuple[str, int]
 ) -> None:
     profile = replace(IMPATIENT, pause=2.0) if base == "idle" else IMPATIENT
-    results = through(manners, upstream, base, profile=profile)
-    assert results
+    for _ in range(TRIES if base == "reset_in_bulk" else 1):
+        results = through(manners, upstream, base, profile=profile)
+        assert results
+        if all(one.findings for one in results):
+            break
     for one in results:
         assert one.verdict in verdicts, one
         assert one.findings
