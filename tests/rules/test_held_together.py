@@ -167,6 +167,12 @@ def test_nmd_5_nobody_sees_that_pieces_lie_together(block: int, monkeypatch: pyt
     assert _compare(range(block * 20, block * 20 + 20), monkeypatch) > 300
 
 
+@pytest.mark.parametrize("seed", [5840, 6320, 6396])
+def test_ind_21_what_was_decided_together_stays_one_item(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its pieces ended items once, when it came; a stage further on they do not, wherever it is cut or put."""
+    _compare(range(seed, seed + 1), monkeypatch)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("block", range(20))
 def test_nmd_5_nobody_sees_it_for_many(block: int, monkeypatch: pytest.MonkeyPatch) -> None:

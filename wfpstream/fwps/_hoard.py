@@ -1,8 +1,8 @@
 """A hoard: bytes that wait together in one buffer, and the borders of the items they came in.
 
 Owns how held bytes are stored so that a stream that arrives in tiny pieces costs memory and copying in proportion to
-its bytes: a buffer that doubles, and five bytes for each border. It must not know runs, stages or rules; what lies in
-a hoard never changes, so views of it stay true for as long as somebody has them.
+its bytes: a buffer that doubles, and five bytes for each border. It must not know runs, stages or rules; the bytes in
+a hoard never change, so views of it stay true for as long as somebody has them.
 """
 
 from __future__ import annotations
@@ -54,6 +54,22 @@ class Hoard:
             self._ends.append(end + shift - self.origin)
             self._lasts.append(inner and is_last)
         self._lasts[-1] = last
+
+    def settle(self, start: int, inner: bool, last: bool) -> None:
+        """Whether an item ends with the latest piece, and (`inner`) also where some did from `start` on.
+
+        What was decided together is one item from then on, however many it came in (IND-21).
+        """
+        if not inner:
+            begin = bisect_right(self._ends, start - self.origin)
+            self._lasts[begin:] = bytes(len(self._lasts) - begin)
+        self._lasts[-1] = last
+
+    def ends_item(self, place: int, inner: bool) -> bool:
+        """Whether an item ends where it is cut: in a piece always, at a border where one ended (`settle`)."""
+        ends, cut = self._ends, place - self.origin
+        number = bisect_left(ends, cut)
+        return ends[number] != cut or (inner and bool(self._lasts[number]))
 
     def _put(self, view: memoryview) -> None:
         at = self.end - self.origin

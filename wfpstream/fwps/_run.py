@@ -139,8 +139,9 @@ class Run:
         front.missed = self.missed
         front.seen = self.seen
         front.answer = self.answer
-        front.last = True
-        front.hoard, front.many = self.hoard, self.many
+        if self.hoard is not None:
+            front.last = self.hoard.ends_item(self.offset + length, self.many)
+            front.hoard, front.many = self.hoard, self.many
         self.missed = 0
         self.view = self.view[length:]
         self.length -= length
@@ -197,6 +198,8 @@ class Run:
         hoard = self.hoard
         if hoard is None or hoard.end != following.offset or not hoard.has_room(following.length):
             hoard = self._move(following.length + more)
+        else:
+            hoard.settle(self.offset, self.many, self.last)
         following._put_into(hoard)
         self.many = self.many or self.last or following.many
         self.last = following.last
@@ -218,8 +221,10 @@ class Run:
             or not hoard.has_room(len(view))
         ):
             return False
+        if not self.many:
+            hoard.settle(self.offset, False, True)
+            self.many = True
         hoard.add(view, True)
-        self.many = True
         self.length += len(view)
         self.view = hoard.view(self.offset, self.length)
         return True
