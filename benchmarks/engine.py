@@ -110,11 +110,7 @@ def _five_calls(engine: FilterEngine, flow: Flow, view: memoryview, items: int) 
     for number in range(items):
         direction = number & 1
         flow.received(direction, view)
-        output = flow.output(direction)
-        if output.length:
-            output.batch()
-            flow.sent(direction, output.length)
-        engine.settle_output(flow)
+        _write(engine, flow, direction)
         flow.may_read(direction)
         if engine.has_pending:
             engine.turn()
@@ -123,7 +119,16 @@ def _five_calls(engine: FilterEngine, flow: Flow, view: memoryview, items: int) 
 def _one_call(engine: FilterEngine, flow: Flow, view: memoryview, items: int) -> None:
     pass_on = engine.pass_on
     for number in range(items):
-        pass_on(flow, number & 1, view)
+        if not pass_on(flow, number & 1, view):
+            _write(engine, flow, number & 1)
+
+
+def _write(engine: FilterEngine, flow: Flow, direction: int) -> None:
+    output = flow.output(direction)
+    if output.length:
+        output.batch()
+        flow.sent(direction, output.length)
+    engine.settle_output(flow)
 
 
 def measure(rounds: int) -> dict[str, float]:

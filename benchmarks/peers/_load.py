@@ -18,9 +18,9 @@ from typing import IO, Any
 
 SOURCES = Path(__file__).parent.parent / "load"
 FLAGS = ("-O2", "-Wall", "-Wextra")
-# Opening thousands of connections through the slowest relay takes a while; the load gives up by itself after
-# 30 s in which nothing moved.
-PATIENCE = 600.0
+# Opening thousands of connections, or millions of messages, through the slowest relay takes a while; the load gives up
+# by itself after 30 s in which nothing moved.
+PATIENCE = 1800.0
 
 Options = Mapping[str, float]
 Wrap = Callable[[Sequence[str]], Sequence[str]]

@@ -144,8 +144,8 @@ def long_table(long: Mapping[str, Any]) -> str:
     parts = []
     for name, run in long["runs"].items():
         parts.append(
-            f"{name}: {run['flows']:,} flows, {run['messages']:,} messages of 64 bytes, {run['outstanding']} on their "
-            f"way at once, {run['seconds']:,.0f} s. A round trip: p50 {significant(run['p50_us'])} us, "
+            f"{name}: {run['flows']:,} flows, {run['messages']:,} round trips of 64 bytes, {run['outstanding']} on "
+            f"their way at once, {run['seconds']:,.0f} s. A round trip: p50 {significant(run['p50_us'])} us, "
             f"p99 {significant(run['p99_us'])} us, longest {significant(run['max_us'])} us; "
             f"CPU {significant(run['cpu_us'])} us."
         )

@@ -197,7 +197,7 @@ def test_nothing_to_plot_is_told() -> None:
 def test_the_long_run_is_told_moment_by_moment() -> None:
     whole = long_record()
     run = LongRun(**whole["runs"]["wfpstream"])
-    assert "9,000 flows, 10,000,000 messages" in text_of("wfpstream", run)
+    assert "9,000 flows, 10,000,000 round trips" in text_of("wfpstream", run)
     table = long_table(whole)
     assert "| all open | 120 | 18,013 |" in table
     assert "| the most in between | 123 | 18,014 |" in table
