@@ -8,17 +8,27 @@ it must not know what a completed injection means.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ._run import WORTH_TRIMMING, InjectedBuffer, Run
 
 if TYPE_CHECKING:
-    from ._flow import Lane
+    from collections import deque
 
 Parts = list[tuple[Run, int]]
 """Injected runs, and so many bytes of each."""
+
+
+class EditingLane(Protocol):
+    """The lane whose injections lie here, as far as that matters; `stage` is a `Stage`."""
+
+    stage: Any
+    direction: int
+    under_way: deque[InjectedBuffer]
+
+    def expect(self, buffers: Iterable[InjectedBuffer]) -> None: ...
 
 
 class Patchwork:
@@ -43,10 +53,10 @@ class Patchwork:
         self.named = 0
         self.nameless = 0
         self.nameless_bytes = 0
-        self.lane: Lane
+        self.lane: EditingLane
         self.handle: Any = None
 
-    def belong(self, lane: Lane, handle: Any) -> None:
+    def belong(self, lane: EditingLane, handle: Any) -> None:
         """Injections without a run are of this lane and handle from now on."""
         self.name_all()
         self.lane = lane
