@@ -24,6 +24,7 @@ from wfpstream.cli._collecting import collecting_seldom
 from wfpstream.cli._command_line import CommandLine
 from wfpstream.cli._commands import make_commands
 from wfpstream.cli._plan import RunPlan, WorkerPlace
+from wfpstream.cli._preparing import prepare_aside
 from wfpstream.cli._proxy import Runner
 from wfpstream.cli._reload import listener_specs
 from wfpstream.cli._served import Arranged
@@ -309,9 +310,8 @@ class Worker(Runner):
     async def _prepare(self, arguments: dict[str, Any]) -> None:
         """Another configuration: read, checked, its listeners open; not in force."""
         self._abandon({})
-        # In a thread: the flows are served meanwhile.
         loaded = await trio.to_thread.run_sync(self._read, arguments["text"], arguments["source"])
-        pending = self.deployment.prepare(loaded, self._plan.callouts)
+        pending = await prepare_aside(self.deployment, loaded, self._plan.callouts)
         arranged = await self.proxy.prepare(specs_at(loaded.config, arguments["addresses"]))
         self._prepared = pending, arranged
 

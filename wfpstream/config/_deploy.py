@@ -15,6 +15,7 @@ from wfpstream.config._comparing import LIVE_SECTIONS, difference_of, fixed_prob
 from wfpstream.config._difference import Difference
 from wfpstream.config._errors import ConfigError, KeyPath, Problem
 from wfpstream.config._load import LoadedConfig, decode_config, parse_config
+from wfpstream.config._making import MakeObject, right_here
 from wfpstream.config._matching import Invalid
 from wfpstream.config._plan import extend_plan, make_plan
 from wfpstream.config._planned import Added, Plan, PlannedFilter
@@ -73,14 +74,25 @@ class Pending:
     """
 
     def __init__(
-        self, deployment: Deployment, loaded: LoadedConfig, plan: Plan, steps: Steps, difference: Difference
+        self,
+        deployment: Deployment,
+        loaded: LoadedConfig,
+        plan: Plan,
+        steps: Steps,
+        difference: Difference,
+        version: int,
     ) -> None:
         self.loaded = loaded
         self.difference = difference
         self._deployment = deployment
         self._plan = plan
         self._steps = steps
-        self._version = deployment.version
+        self._version = version
+
+    @property
+    def is_current(self) -> bool:
+        """The policy is still the one that it was prepared for."""
+        return self._deployment.version == self._version
 
     def commit(self) -> Difference:
         """Put it in force, in one transaction; flows that live go over to it at a byte boundary (MGMT-11).
@@ -91,7 +103,7 @@ class Pending:
         Raises:
             ConfigError: management refused it, or the policy was changed since it was prepared; nothing has changed.
         """
-        if self._deployment.version != self._version:
+        if not self.is_current:
             raise ConfigError(
                 "the policy was changed meanwhile; nothing was done, try again", self.loaded.source
             )
@@ -139,17 +151,37 @@ class Deployment:
         Raises:
             ConfigError: something in it cannot be used, or cannot change while the engine runs; all of it is named.
         """
+        return self.preparing(loaded, callouts, right_here)()
+
+    def preparing(
+        self, loaded: LoadedConfig, callouts: Sequence[CalloutText], make: MakeObject
+    ) -> Callable[[], Pending]:
+        """The same for one that takes time: what is returned does it, in another thread if you like.
+
+        It goes by what is in force now. If that has changed by the time it is done, `Pending.is_current` is false.
+
+        Args:
+            loaded, callouts: as for `prepare`.
+            make: called with what makes a callout object. Such objects are to be made where they will be used.
+        """
         self._forget(self._objects.deleted_by_others())
-        problems = fixed_problems(self.loaded.config, loaded.config)
-        try:
-            plan = make_plan(loaded, callouts, self._added, self._live)
-        except ConfigError as error:
-            problems += error.problems
-        if problems:
-            raise loaded.error(problems)
-        steps = self._steps_to(plan)
-        difference = difference_of(self.loaded.config, loaded.config, self._live, plan, steps)
-        return Pending(self, loaded, plan, steps, difference)
+        live, ages = self._live, dict(self._objects.ages)
+        before, profile = self.loaded.config, self.engine.options.profile
+        version, added = self.version, tuple(self._added)
+
+        def prepare() -> Pending:
+            problems = fixed_problems(before, loaded.config)
+            try:
+                plan = make_plan(loaded, callouts, added, live, make)
+            except ConfigError as error:
+                problems += error.problems
+            if problems:
+                raise loaded.error(problems)
+            steps = steps_between(live, plan, ages, profile)
+            difference = difference_of(before, loaded.config, live, plan, steps)
+            return Pending(self, loaded, plan, steps, difference, version)
+
+        return prepare
 
     def adopt(self, loaded: LoadedConfig) -> None:
         """The configuration whose objects were installed: its settings take effect."""

@@ -5,7 +5,8 @@ Owns the loading of their classes, and their names. It must not know what refers
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import chain, count
 from pathlib import Path
 
@@ -15,6 +16,14 @@ from wfpstream.config._matching import Invalid
 from wfpstream.config._planned import CalloutSpec, Declared, Plan, PlannedCallout, fingerprint
 from wfpstream.fwps import Callout
 
+# Calls what makes an object, where objects are to be made.
+MakeObject = Callable[[Callable[[], Callout]], Callout]
+
+
+def right_here(make: Callable[[], Callout]) -> Callout:
+    """Make it where we are."""
+    return make()
+
 
 class CalloutMaker:
     """Makes the callout objects of one plan.
@@ -22,11 +31,13 @@ class CalloutMaker:
     Args:
         live: what is in force, with its objects.
         names: those that are taken.
+        make: calls what makes an object.
     """
 
-    def __init__(self, live: Plan, names: set[str]) -> None:
+    def __init__(self, live: Plan, names: set[str], make: MakeObject = right_here) -> None:
         self._live = live
         self._names = names
+        self._make = make
         self._digests: dict[str, str] = {}
 
     def make(
@@ -48,7 +59,7 @@ class CalloutMaker:
         live = self._live.callouts.get(declared.id)
         if live is not None and live.spec == spec:
             return live
-        made = _create(declared, use, found, options)
+        made = self._create(declared, use, found, options)
         name = live.name if live is not None else self._name_for(declared, use)
         self._names.add(name)
         return PlannedCallout(declared.id, name, spec, made, declared.path)
@@ -61,15 +72,14 @@ class CalloutMaker:
         numbered = (f"{wish}#{number}" for number in count(2))
         return next(name for name in chain([wish], numbered) if name not in self._names)
 
-
-def _create(declared: Declared, use: str, found: str, options: Mapping[str, object]) -> Callout:
-    try:
-        return create_callout(found, options)
-    except (UnknownCalloutError, OptionError) as error:
-        raise Invalid([Problem(declared.path, str(error))]) from error
-    except (Exception, SystemExit) as error:  # whatever a class does when an object of it is made
-        text = f"{use}: {type(error).__name__}: {error}".rstrip(": ")
-        raise Invalid([Problem(declared.path, text)]) from error
+    def _create(self, declared: Declared, use: str, found: str, options: Mapping[str, object]) -> Callout:
+        try:
+            return self._make(partial(create_callout, found, options))
+        except (UnknownCalloutError, OptionError) as error:
+            raise Invalid([Problem(declared.path, str(error))]) from error
+        except (Exception, SystemExit) as error:  # whatever a class does when an object of it is made
+            text = f"{use}: {type(error).__name__}: {error}".rstrip(": ")
+            raise Invalid([Problem(declared.path, text)]) from error
 
 
 def _in_folder(use: str, folder: Path) -> str:

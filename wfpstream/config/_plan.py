@@ -21,7 +21,7 @@ from wfpstream.config._callout_text import CalloutText, parse_callout
 from wfpstream.config._errors import ConfigError, KeyPath, Problem, did_you_mean
 from wfpstream.config._listening import check_listening
 from wfpstream.config._load import LoadedConfig
-from wfpstream.config._making import CalloutMaker
+from wfpstream.config._making import CalloutMaker, MakeObject, right_here
 from wfpstream.config._matching import (
     Invalid,
     Wanted,
@@ -66,6 +66,7 @@ def make_plan(
     callouts: Sequence[CalloutText] = (),
     added: Sequence[Added] = (),
     live: Plan = _NOTHING,
+    make: MakeObject = right_here,
 ) -> Plan:
     """Plan a configuration.
 
@@ -74,11 +75,12 @@ def make_plan(
         callouts: those of the command line, asked before all of the file's rules.
         added: what was added by hand.
         live: what is in force; what is unchanged keeps its callout object and its weight.
+        make: calls what makes a callout object, where it is to be made.
 
     Raises:
         ConfigError: something in it cannot be used; every such thing is named.
     """
-    planner = _Planner(loaded, Plan(), live)
+    planner = _Planner(loaded, Plan(), live, make)
     config = loaded.config
     planner.problems += check_listening(config)
     for text in callouts:
@@ -114,7 +116,7 @@ def extend_plan(
 
 
 class _Planner:
-    def __init__(self, loaded: LoadedConfig, plan: Plan, live: Plan) -> None:
+    def __init__(self, loaded: LoadedConfig, plan: Plan, live: Plan, make: MakeObject = right_here) -> None:
         self.plan = plan
         self.problems: list[Problem] = []
         self._loaded = loaded
@@ -131,7 +133,8 @@ class _Planner:
             elif declared.kind == "callout":
                 self._named[declared.name] = plan.callouts[declared.id]
         names = {callout.name for callout in (*plan.callouts.values(), *live.callouts.values())}
-        self._maker = CalloutMaker(live, names | {callout.name for callout in loaded.config.callout})
+        taken = names | {callout.name for callout in loaded.config.callout}
+        self._maker = CalloutMaker(live, taken, make)
         self._occurrences: Counter[str] = Counter()
 
     def finished(self) -> Plan:
