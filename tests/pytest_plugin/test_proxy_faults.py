@@ -250,6 +250,8 @@ def test_a_stall_recovers(wfp_proxy: ProxyFactory, upstream: Upstream, direction
                 pair[sender].sendall(b"held")
                 if (sender, receiver) in stalled:
                     assert is_silent(pair[receiver])
+                    way = "to_upstream" if sender == 0 else "to_client"
+                    proxy.wait_event("indicate", callout="stall", dir=way)  # as the guide has it
                 else:
                     assert read_exactly(pair[receiver], 4) == b"held"
         for _, receiver in stalled:
@@ -568,6 +570,8 @@ def test_a_handle_says_what_it_is_and_is_taken_back_once(wfp_proxy: ProxyFactory
     handle.remove()
     handle.remove()
     assert "taken back" in repr(handle)
+    with pytest.raises(RuntimeError, match=r"callout monitor, taken back.*: make a new one"), handle:
+        pass
     with pytest.raises(LookupError):
         proxy.callout("monitor")
 

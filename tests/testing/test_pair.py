@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from wfpstream.callouts.banner import Banner
+from wfpstream.callouts.fault import Fault
 from wfpstream.callouts.framer import Framer
 from wfpstream.callouts.latency import Latency
 from wfpstream.callouts.pattern_drop import PatternDrop
@@ -198,6 +199,14 @@ def test_a_window_cannot_be_negative() -> None:
         pair.server.window = -1
 
 
+def test_a_window_is_a_number() -> None:
+    with (
+        pair_of() as pair,
+        pytest.raises(TypeError, match="a number of bytes, or None for any number, not '64KiB'"),
+    ):
+        pair.server.window = "64KiB"  # type: ignore[assignment]
+
+
 # -- time --------------------------------------------------------------------------------------------------------
 
 
@@ -250,6 +259,14 @@ def test_what_a_callout_keeps_is_said_with_its_name() -> None:
         pair.client.send(b"half a li")
         with pytest.raises(WouldBlock, match="the server has nothing to receive: framer holds 9 bytes"):
             pair.server.receive()
+
+
+def test_the_end_of_a_stall_that_has_none_is_nothing_to_wait_for() -> None:
+    with pair_of(Fault(do="stall")) as pair:
+        pair.client.send(b"x")
+        with pytest.raises(WouldBlock) as waits:
+            pair.server.receive(wait=1000)
+        assert str(waits.value) == "the server has nothing to receive: fault holds 1 bytes"
 
 
 def test_too_few_bytes_are_named_and_not_taken() -> None:

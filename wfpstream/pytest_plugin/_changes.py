@@ -35,6 +35,15 @@ class Change:
             self._take_back()
 
     def __enter__(self) -> Self:
+        """Nothing is done here: it is in force already.
+
+        Raises:
+            RuntimeError: it has been taken back, and does not come again.
+        """
+        if not self.is_active:
+            raise RuntimeError(
+                f"{self!r}: it was taken back, and a `with` does not bring it again: make a new one"
+            )
         return self
 
     def __exit__(

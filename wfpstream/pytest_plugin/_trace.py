@@ -120,6 +120,7 @@ class Trace:
             pytest.UsageError: there is no pair, or there are several.
             PlaybookError: the text is not well-formed.
         """
+        __tracebackhide__ = True
         book = Playbook(pair if pair is not None else self._only_pair(), text)
         self._playbooks.append(book)
         return book
@@ -143,6 +144,7 @@ class Trace:
     # -- inside ----------------------------------------------------------------------------------------------
 
     def _only_pair(self) -> Pair:
+        __tracebackhide__ = True
         pairs = [one.pair for one in watched_by(self._node) if one.pair is not None]
         if not pairs:
             raise pytest.UsageError(

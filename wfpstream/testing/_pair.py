@@ -203,6 +203,8 @@ class PairEnd:
 
     @window.setter
     def window(self, size: int | None) -> None:
+        if size is not None and not isinstance(size, int):
+            raise TypeError(f"a window is a number of bytes, or None for any number, not {size!r}")
         if size is not None and size < 0:
             raise ValueError("a window has 0 bytes or more")
         self._size = size
@@ -384,7 +386,9 @@ class Pair:
         if flow.output(direction).length:
             reasons.append(f"{flow.output(direction).length} bytes wait for the window")
         instant = self.driver.next_instant()
-        if instant is not None:
+        if (
+            instant is not None and instant < _FOREVER
+        ):  # a timer of a stall without an end is nothing to wait for
             ahead = instant - self.now
             reasons.append(
                 f"something is due in {ahead:.6g} s of virtual time: advance the clock, or wait={ahead:.6g}"

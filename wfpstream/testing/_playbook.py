@@ -64,6 +64,7 @@ class Playbook:
     """
 
     def __init__(self, pair: Pair, text: str = "") -> None:
+        __tracebackhide__ = True  # where pytest shows tracebacks, the line of the test is what counts
         if pair.recorder is None:
             raise PlaybookError("a playbook needs a pair that is recorded")
         self.played = False
@@ -74,11 +75,13 @@ class Playbook:
 
     def __rshift__(self, line: str) -> Playbook:
         """Then this is done: `>> "client b'abc'"`."""
+        __tracebackhide__ = True
         self._add(f">> {line}", len(self._lines) + 1)
         return self
 
     def __lshift__(self, line: str) -> Playbook:
         """And this is expected of it: `<< "server b'abc'"`."""
+        __tracebackhide__ = True
         self._add(f"<< {line}", len(self._lines) + 1)
         return self
 
@@ -92,7 +95,7 @@ class Playbook:
             AssertionError: something else happened; the first difference is marked with arrows.
             PlaybookError: a line cannot be done, for instance receiving where nothing has arrived.
         """
-        __tracebackhide__ = True  # where pytest shows tracebacks, the line of the test is what counts
+        __tracebackhide__ = True
         self.played = True
         recorder = self._pair.recorder
         assert recorder is not None
@@ -112,6 +115,7 @@ class Playbook:
     # -- reading it ------------------------------------------------------------------------------------------
 
     def _add(self, line: str, number: int) -> None:
+        __tracebackhide__ = True
         if not line or line.startswith("#"):
             return
         read = Line(line[:2], line[2:].strip(), number)
@@ -122,10 +126,16 @@ class Playbook:
             if read.mark == DONE:
                 self._input(read.text)
             elif read.mark == TIME:
-                _instant(read.text)
+                self._refuse_before_last(_instant(read.text))
         except ValueError as error:
-            raise PlaybookError(f"playbook, line {number}: {error}: {line}") from error
+            raise PlaybookError(f"playbook, line {number}: {error}: {line}") from None
         self._lines.append(read)
+
+    def _refuse_before_last(self, instant: float) -> None:
+        """A time is counted from the beginning, so that a later line has a later one."""
+        last = max((_instant(line.text) for line in self._lines if line.mark == TIME), default=0.0)
+        if instant < last:
+            raise ValueError(f"time does not go back: it is {last:g} s already, counted from the beginning")
 
     def _input(self, text: str) -> Callable[[], object]:
         """What an input line does."""
@@ -142,10 +152,10 @@ class Playbook:
             byte = literal(argument)
             return lambda: end.send(byte, urgent=True)
         if verb == "receive":
-            count = int(argument) if argument else None
+            count = _number(argument, at_least=1) if argument else None
             return lambda: end.receive(count)
         if verb == "window":
-            size = None if argument == "none" else int(argument)
+            size = None if argument == "none" else _number(argument, at_least=0)
             return lambda: setattr(end, "window", size)
         plain = {"fin": end.close_write, "reset": end.reset}.get(rest)
         if plain is None:
@@ -156,6 +166,7 @@ class Playbook:
 
     def _perform(self, line: Line, recorder: Recorder) -> list[str]:
         """Do one line. Returns what came of it."""
+        __tracebackhide__ = True
         begin = len(recorder.entries)
         try:
             if line.mark == DONE:
@@ -163,7 +174,7 @@ class Playbook:
             else:
                 self._advance(_instant(line.text))
         except (OSError, ValueError) as error:
-            raise PlaybookError(f"playbook, line {line.number}: {line}: {error}") from error
+            raise PlaybookError(f"playbook, line {line.number}: {line}: {error}") from None
         # What the engine reads now may have been sent by an earlier line: only what came of it counts.
         first = self._pair.ends.flow.number
         came = trace_lines(recorder.entries[begin:], with_time=False, first=first)
@@ -223,6 +234,12 @@ def _show(wanted: list[str], place: int, found: list[str], at: int, names: tuple
     lines.append(f"{'':{width}}    {'':{column}}^")
     lines += [f"{'then':>{width}}    {line}" for line in found[at + 1 : at + 1 + _CONTEXT]]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _number(text: str, at_least: int) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) >= at_least):
+        raise ValueError(f"expected a number of bytes, {at_least} or more, not {text!r}")
+    return int(text)
 
 
 def _instant(text: str) -> float:
