@@ -13,6 +13,7 @@ DRIVERS: list[Driver] = ["reactor", "stream"]
 WITH_A_PROXY = (
     "test_admission",
     "test_interception",
+    "test_last_words",
     "test_proxied",
     "test_proxy",
     "test_proxy_header",

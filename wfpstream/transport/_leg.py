@@ -174,7 +174,7 @@ class Leg(SocketEnd):
             return
         if more:
             self._read_at = self.reactor.number
-            if self.is_plain:
+            if not (self.parked or self.reader_done or self.driver.over):
                 self.reactor.again(self)
 
     def _much_room(self) -> memoryview:
@@ -301,7 +301,7 @@ class Leg(SocketEnd):
         driver.serve()
         if driver.over or self.reader_done:
             return
-        if n < len(buffer) and not (self.is_careful or self.is_ending):
+        if n < len(buffer) and not (self.is_careful or self.is_ending or self.lost):
             # All that was there when we looked: what comes later is an edge of its own.
             self._is_empty()
         elif not self.parked:

@@ -132,10 +132,15 @@ class Offload:
         self._driver.moved_at = self.hub.reactor.now
         self._little = self._little + 1 if count < LITTLE else 0
 
+    def serve_driver(self) -> None:
+        """What the pipes have left is written; nobody else may come by."""
+        self._driver.serve()
+
     def look_whether_it_pays(self) -> None:
         """It has become a flow of small messages: copied until it is bulky again."""
         if self._little >= TOO_OFTEN:
             self.take_back()
+            self.serve_driver()
 
     def meet(self, way: _Way, outcome: int) -> None:
         """A pump came to something that is not for conduits."""
@@ -225,6 +230,7 @@ class _Way:
             if events & (TROUBLE | URGENT):
                 offload.take_back()
                 self.leg.ready(events)
+                offload.serve_driver()  # the leg may not be read now, and a pipe have held something
                 return
             if events & READ_HANGUP:
                 self.leg.is_ending = True

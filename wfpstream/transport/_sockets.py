@@ -54,7 +54,7 @@ __all__ = [
 ]
 
 # IND-27 names the first four. ENETUNREACH is EHOSTUNREACH seen from one hop nearer, ECONNABORTED what a
-# stack says when it gave the connection up on its own.
+# stack says when it gave the connection up on its own, ENOTCONN what `shutdown` says of one that is no more.
 RESET_ERRNOS = frozenset(
     {
         errno.ECONNRESET,
@@ -63,6 +63,7 @@ RESET_ERRNOS = frozenset(
         errno.EHOSTUNREACH,
         errno.ENETUNREACH,
         errno.ECONNABORTED,
+        errno.ENOTCONN,
     }
 )
 
