@@ -24,14 +24,11 @@ TIMEOUT = 100.0
 
 class _Echo(socketserver.BaseRequestHandler):
     def handle(self) -> None:
-        while True:
-            try:
-                data = self.request.recv(65536)
-            except ConnectionResetError:
-                return
-            if not data:
-                return
-            self.request.sendall(data)
+        try:
+            while data := self.request.recv(65536):
+                self.request.sendall(data)
+        except (ConnectionResetError, BrokenPipeError):
+            return  # a reset behind an end that is still to be read is told as a broken pipe
 
 
 class _Server(socketserver.ThreadingTCPServer):
@@ -92,11 +89,9 @@ class Running:
         return socket.create_connection(self.addresses[listener], timeout=TIMEOUT)
 
     def ask(self, request: bytes, listener: int = 0) -> bytes:
-        """Send all, half-close, and read to the end."""
+        """Send all, half-close, and read to the end; beside each other, whatever the buffers between can hold."""
         with self.connect(listener) as client:
-            client.sendall(request)
-            client.shutdown(socket.SHUT_WR)
-            return read_all(client)
+            return talk(client, request)
 
     def assert_turns_away(self) -> None:
         """Who connects now is reset, whatever he is doing when it reaches him: connecting already, or reading."""
@@ -121,6 +116,36 @@ class Running:
     def stop(self) -> int:
         self.send_signal(signal.SIGTERM)
         return self.wait()
+
+
+def talk(client: socket.socket, request: bytes) -> bytes:
+    """What comes back of `request`, which is sent meanwhile, and an end behind it."""
+    failures: list[OSError] = []
+
+    def send() -> None:
+        try:
+            client.sendall(request)
+            client.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            failures.append(error)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        answer = read_all(client)
+    finally:
+        sender.join()
+    if failures:
+        raise failures[0]
+    return answer
+
+
+@contextmanager
+def refusing_port() -> Iterator[int]:
+    """A port where connections are refused, and which nobody else can get: it is bound, and does not listen."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
 
 
 def read_all(client: socket.socket) -> bytes:

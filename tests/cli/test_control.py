@@ -8,6 +8,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -283,24 +284,28 @@ def test_rubbish_costs_the_flows_nothing(file: Path, path: Path) -> None:
     stream = b"".join(b"%07d\n" % number for number in range(200_000))
     answer: list[bytes] = []
     with running("-c", file) as run:
-        thread = threading.Thread(target=lambda: answer.append(talk(run.addresses[0], stream)))
+        thread = threading.Thread(target=lambda: answer.append(run.ask(stream)))
         thread.start()
-        deaf = [Client(path) for _ in range(4)]
-        for client in deaf:
-            client.send(b'{"command": "filters"}\n' * 2_000)
-        halves = [Client(path) for _ in range(4)]
-        for client in halves:
-            client.send(b'{"command": "fl')
-        for _ in range(1_000):
-            with Client(path) as client:
-                client.send(os.urandom(64) + b"\n")
-        while thread.is_alive():
-            assert is_there(path, run.process.pid)
-        for client in [*deaf, *halves]:
-            client.sock.close()
+        with ExitStack() as open_clients:
+            for rubbish in (b'{"command": "filters"}\n' * 2_000, b'{"command": "fl'):
+                for _ in range(4):
+                    say_if_let_in(open_clients.enter_context(Client(path)), rubbish)
+            for _ in range(1_000):
+                with Client(path) as client:
+                    say_if_let_in(client, os.urandom(64) + b"\n")
+            while thread.is_alive():
+                assert is_there(path, run.process.pid)
         assert answer == [stream]
         assert run.stop() == 0
     assert len(run.lines) == 1
+
+
+def say_if_let_in(client: Client, data: bytes) -> None:
+    """Who is refused, as one of too many, may be hung up on before it has said all."""
+    try:
+        client.send(data)
+    except (BrokenPipeError, ConnectionResetError):
+        pass
 
 
 def is_there(path: Path, pid: int) -> bool:
@@ -308,18 +313,3 @@ def is_there(path: Path, pid: int) -> bool:
         return bool(ask(path, "stats")["pid"] == pid)
     except ControlError as error:
         return error.code == "busy"  # of the thousand, some are not seen to have gone yet
-
-
-def talk(address: tuple[str, int], stream: bytes) -> bytes:
-    """What comes back of `stream`."""
-    with socket.create_connection(address, timeout=TIMEOUT) as sock:
-
-        def send() -> None:
-            sock.sendall(stream)
-            sock.shutdown(socket.SHUT_WR)
-
-        sender = threading.Thread(target=send)
-        sender.start()
-        back = read_all(sock)
-        sender.join(TIMEOUT)
-        return back

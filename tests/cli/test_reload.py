@@ -136,8 +136,9 @@ def test_a_callout_cannot_end_the_run(policy: Policy, when: str) -> None:
 
 def test_a_pipe_in_the_place_of_the_file_keeps_nobody_waiting(policy: Policy) -> None:
     with running("-c", policy.write(EDIT.format("sun")), "--watch") as run:
-        policy.path.unlink()
-        os.mkfifo(policy.path)
+        # In one step: a file that is missing for a moment would be told as that.
+        os.mkfifo(policy.path.with_suffix(".pipe"))
+        os.replace(policy.path.with_suffix(".pipe"), policy.path)
         run.wait_line("not reloaded")
         assert "no regular file" in run.lines[-2]
         assert run.ask(b"rain") == b"sun"

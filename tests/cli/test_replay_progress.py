@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import os
-import select
 import sys
+from io import TextIOBase
 from pathlib import Path
 
 import pytest
 
 from wfpstream.cli._replay_show import ProgressBar
 
+MARK = "so far"
 
-def what_is_there(master: int) -> str:
-    """What a terminal has been sent so far."""
-    text = b""
-    while select.select([master], [], [], 0)[0]:
-        text += os.read(master, 65_536)
-    return text.decode()
+
+def what_is_there(master: int, terminal: TextIOBase) -> str:
+    """What a terminal has been sent so far. It arrives in its order, but not at once: so a mark is sent behind it."""
+    terminal.write(MARK)
+    terminal.flush()
+    text = ""
+    while not text.endswith(MARK):
+        text += os.read(master, 65_536).decode()
+    return text.removesuffix(MARK)
 
 
 def test_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,10 +37,10 @@ def test_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with ProgressBar([str(capture)], shown=True, clock=lambda: now[0]) as update:
             assert update is not None
             update(1_000)
-            assert what_is_there(master) == "", "nobody wants to see a bar for a moment"
+            assert what_is_there(master, terminal) == "", "nobody wants to see a bar for a moment"
             now[0] += 3
             update(3_000)
-        shown = what_is_there(master)
+        shown = what_is_there(master, terminal)
     os.close(master)
     assert "3.0/4.0 kB" in shown
     assert shown.rstrip().endswith("\x1b[2K"), "and the line is clean afterwards"

@@ -19,6 +19,7 @@ from tests.cli.support import (
     mode_of,
     read_all,
     read_exactly,
+    refusing_port,
     running,
     wfpstream,
 )
@@ -51,7 +52,7 @@ def test_the_ready_line_and_file(port: int, tmp_path: Path) -> None:
     with running("-q", *modes, "--ready-file", ready, listeners=2) as run:
         (host, first), (_, second) = run.addresses
         assert run.ask(b"x") == b"x"
-        # The lines come before the file; a connection that was served comes after both.
+        # The file comes before the lines.
         assert json.loads(ready.read_text()) == {
             "pid": run.process.pid,
             "listeners": [
@@ -193,10 +194,11 @@ def test_one_line_per_indication(mode: str) -> None:
 
 
 def test_an_upstream_that_cannot_be_reached_is_told(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        port = unused.getsockname()[1]
     events = tmp_path / "e"
-    with running(f"--mode=reverse:127.0.0.1:{port}", "-v", "--events", events) as run:
+    with (
+        refusing_port() as port,
+        running(f"--mode=reverse:127.0.0.1:{port}", "-v", "--events", events) as run,
+    ):
         with pytest.raises(ConnectionResetError), run.connect() as client:
             read_all(client)
         run.wait_line("connect failed")

@@ -56,8 +56,11 @@ def file(tmp_path: Path, path: Path, port: int) -> Path:
 
 
 def write(file: Path, port: int, *parts: str) -> None:
+    """As deployment tools do it: complete beside it, then renamed; who watches it never sees half of it."""
     listener = f'[[proxy.listener]]\nname = "web"\nlisten = "127.0.0.1:0"\nupstream = "127.0.0.1:{port}"\n'
-    file.write_text("".join([listener, '[control]\nsocket = "run/control.sock"\n', *parts]))
+    beside = file.with_suffix(".new")
+    beside.write_text("".join([listener, '[control]\nsocket = "run/control.sock"\n', *parts]))
+    os.replace(beside, file)
 
 
 def rule(find: str, replace: str) -> str:
@@ -236,7 +239,7 @@ def test_no_connection_is_lost_while_policies_and_listeners_change(file: Path, p
     with running("-c", file, "--workers", "2") as run:
         heard: Counter[bytes] = Counter()
         failures: list[Exception] = []
-        is_over = threading.Event()
+        is_over, has_asked = threading.Event(), threading.Event()
 
         def connect_all_the_time() -> None:
             while not is_over.is_set():
@@ -244,6 +247,7 @@ def test_no_connection_is_lost_while_policies_and_listeners_change(file: Path, p
                     heard[run.ask(b"rain")] += 1
                 except OSError as error:
                     failures.append(error)
+                has_asked.set()
 
         thread = threading.Thread(target=connect_all_the_time)
         thread.start()
@@ -253,6 +257,9 @@ def test_no_connection_is_lost_while_policies_and_listeners_change(file: Path, p
                 ask(path, "reload")
                 write(file, port)
                 ask(path, "reload")
+                # The next changes come when somebody has been answered since.
+                has_asked.clear()
+                assert has_asked.wait(TIMEOUT)
         finally:
             is_over.set()
             thread.join()

@@ -111,7 +111,11 @@ class Client:
 
     def __init__(self, path: Path) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.connect(str(path))  # blocking: it waits for room in the backlog
+        try:
+            self.sock.connect(str(path))  # blocking: it waits for room in the backlog
+        except OSError:
+            self.sock.close()
+            raise
         self.sock.settimeout(TIMEOUT)
         self._rest = b""
 

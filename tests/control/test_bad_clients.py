@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import os
 import resource
@@ -10,7 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -281,6 +282,7 @@ def as_nobody_hears(path: Path) -> str:
 @contextmanager
 def no_descriptors_left() -> Iterator[None]:
     """The process can open no other file."""
+    gc.collect()  # of earlier tests: nothing of theirs is closed meanwhile
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     lowest = os.open(os.devnull, os.O_RDONLY)
     os.close(lowest)
@@ -294,8 +296,8 @@ def no_descriptors_left() -> Iterator[None]:
 
 
 def test_one_client_gets_in_when_the_flows_have_taken_all_descriptors(tmp_path: Path) -> None:
-    with serving(tmp_path / "s") as served:
-        socks = [socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) for _ in range(3)]
+    with serving(tmp_path / "s") as served, ExitStack() as opened:
+        socks = [opened.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) for _ in range(3)]
         with no_descriptors_left():
             for sock in socks:
                 with sock:

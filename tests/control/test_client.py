@@ -41,8 +41,10 @@ def false_server(path: Path, serve: Callable[[socket.socket], None]) -> Iterator
 
         thread = threading.Thread(target=run)
         thread.start()
-        yield
-        thread.join(TIMEOUT)
+        try:
+            yield
+        finally:
+            thread.join(TIMEOUT)
 
 
 def test_an_answer(tmp_path: Path) -> None:
