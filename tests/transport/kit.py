@@ -11,11 +11,14 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import wraps
+from types import SimpleNamespace
 from typing import Any, ParamSpec
+from unittest.mock import patch
 
 import trio
+from trio.testing import MockClock
 
-from wfpstream.engine import EngineOptions, FilterEngine, Flow, Tap
+from wfpstream.engine import EngineOptions, FilterEngine, Flow, Tap, Timeouts
 from wfpstream.fwp import ActionType
 from wfpstream.fwps import (
     Callout,
@@ -27,14 +30,17 @@ from wfpstream.fwps import (
     StreamFlags,
     Worker,
 )
-from wfpstream.transport import ListenerSpec, Proxy, serve_proxy
+from wfpstream.transport import ListenerSpec, Proxy, _reactor, serve_proxy
 from wfpstream.transport._connection import Driver
+from wfpstream.transport._deadlines import Deadlines
 from wfpstream.transport._sockets import original_destination
 
 P = ParamSpec("P")
 
 # Which driver `live` takes: every test runs with both (conftest).
 current_driver: Driver = "reactor"
+# What engines made here go by.
+current_clock: Callable[[], float] = time.monotonic
 
 CHUNK = bytes(64 * 1024)
 RESET = struct.pack("ii", 1, 0)
@@ -53,6 +59,32 @@ def bounded(test: Callable[P, Awaitable[None]]) -> Callable[P, None]:
         trio.run(main)
 
     return sync
+
+
+def timed(test: Callable[P, Awaitable[None]]) -> Callable[P, None]:
+    """As `bounded`, with a clock for trio, engine and driver that goes as ever, and that `pass_time` puts forward.
+
+    What is to come by time then comes when the test has seen what is to be before it, however slow the machine is.
+    """
+
+    @wraps(test)
+    def sync(*args: P.args, **kwargs: P.kwargs) -> None:
+        clock = MockClock(rate=1.0)
+        with (
+            patch.object(_reactor, "time", SimpleNamespace(monotonic=clock.current_time)),
+            patch.object(Deadlines.__init__, "__defaults__", (clock.current_time,)),
+            patch(f"{__name__}.current_clock", clock.current_time),
+        ):
+            trio.run(lambda: test(*args, **kwargs), clock=clock)
+
+    return sync
+
+
+def pass_time(seconds: float) -> None:
+    """So long goes by at once, in a test that is `timed`."""
+    clock = trio.lowlevel.current_clock()
+    assert isinstance(clock, MockClock)
+    clock.jump(seconds)
 
 
 # --- callouts ---------------------------------------------------------------------------------------
@@ -320,9 +352,20 @@ def free_port(host: str = "127.0.0.1") -> int:
         return int(sock.getsockname()[1])
 
 
-def make_engine(*callouts: Callout, options: EngineOptions | None = None) -> FilterEngine:
-    """An engine on the real clock, with these callouts in this order."""
-    engine = FilterEngine(time.monotonic, options)
+def patient(options: EngineOptions) -> EngineOptions:
+    """The same, with all the time in the world for what is as by default: a test says which time is to run out."""
+    usual = Timeouts()
+    for name in ("connect", "proxy_header", "pend_connect", "reset_flush", "drain"):
+        if getattr(options.timeouts, name) == getattr(usual, name):
+            setattr(options.timeouts, name, 3600.0)
+    return options
+
+
+def make_engine(
+    *callouts: Callout, options: EngineOptions | None = None, clock: Callable[[], float] | None = None
+) -> FilterEngine:
+    """An engine with these callouts in this order, and patience."""
+    engine = FilterEngine(clock or current_clock, patient(options or EngineOptions()))
     for callout in callouts:
         engine.add_callout(callout)
     return engine
@@ -342,15 +385,17 @@ async def live(
     original: Callable[[socket.socket], tuple[str, int] | None] = original_destination,
     resolver: trio.abc.HostnameResolver | None = None,
     tap: Tap | None = None,
+    clock: Callable[[], float] | None = None,
     **fields: Any,
 ) -> AsyncIterator[Live]:
     """Run a proxy; at the end every flow must be gone, accounted for, and (`quiet`) nothing complained of.
 
-    `fields` are further ones of the listener; `original` stands in for what the kernel says of a redirected socket.
+    `fields` are further ones of the listener; `original` stands in for what the kernel says of a redirected socket,
+    `clock` for the one that the engine goes by.
     """
     if resolver is not None:
         trio.socket.set_custom_hostname_resolver(resolver)
-    engine = make_engine(*callouts, options=options)
+    engine = make_engine(*callouts, options=options, clock=clock)
     upstream = await listening("127.0.0.1" if host == "0.0.0.0" else host)
     run = Live(engine, upstream)
     engine.add_sink(run.events)

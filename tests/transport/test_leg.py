@@ -19,9 +19,11 @@ from tests.transport.kit import (
     Probe,
     bounded,
     live,
+    pass_time,
     read_all,
     read_exactly,
     reset,
+    timed,
 )
 from wfpstream.engine import DEFERRED, EngineOptions, Flow, Timeouts
 from wfpstream.fwps import ClassifyOut, OutOfBandCallout, StreamCalloutIoPacket, StreamFlags, Worker
@@ -191,11 +193,11 @@ async def test_what_nobody_reads_does_not_destroy_the_last_answer() -> None:
         assert (await run.deleted())["reason"] == "fin"
 
 
-@bounded
+@timed
 async def test_the_courtesy_of_draining_is_bounded() -> None:
     """The client never ends."""
     options = small_reads()
-    options.timeouts = Timeouts(reset_flush=0.05)
+    options.timeouts = Timeouts(reset_flush=600.0)
     async with live(OneWordCallout(), options=options) as run:
         client, server = await run.pair()
         await client.send_all(b"word")
@@ -203,6 +205,9 @@ async def test_the_courtesy_of_draining_is_bounded() -> None:
         raw(client).send(b"nobody reads this " * 1000)
         await server.send_eof()
         assert await read_all(client) == (b"", "fin")
+        await wait_all_tasks_blocked()
+        assert run.proxy.connections == 1
+        pass_time(600.0)
         assert (await run.deleted())["reason"] == "fin"
 
 
