@@ -39,17 +39,17 @@ class Journal(Probe):
 
     def __init__(self) -> None:
         super().__init__()
-        self.now = 1000.0
+        self.seconds = 1000.0
         self.calls: list[tuple[bytes, int]] = []
 
     def take_time(self) -> None:
         """A call that overruns its time."""
-        self.now += 2 * BUDGET
+        self.seconds += 2 * BUDGET
 
     @asynccontextmanager
     async def live(self, *others: Callout) -> AsyncIterator[Live]:
         """A proxy with this callout, and a clock that only slow calls put forward."""
-        async with live(self, *others, options=options_with(BUDGET), clock=lambda: self.now) as run:
+        async with live(self, *others, options=options_with(BUDGET), clock=lambda: self.seconds) as run:
             run.engine.overruns.count_waiting(None)  # for a processor: that is time of the machine's
             yield run
 
