@@ -7,7 +7,6 @@ accepted connection.
 from __future__ import annotations
 
 import errno
-import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -36,8 +35,23 @@ __all__ = [
 # As many as Linux lets wait by default (net.core.somaxconn): who comes when it is full is not refused, but tries again
 # after ever longer times of its kernel's.
 BACKLOG = 4096
-# What accept says when the process or the machine has nothing left; the connection stays in the backlog.
-_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+# What accept says of one connection: it died in the backlog, or the network has something to say about it (accept(2)).
+# Anything else may be said again and again: descriptors or memory are used up, or a rule of the system forbids it. Then
+# the connection stays in the backlog.
+_DIED = frozenset(
+    {
+        errno.ECONNABORTED,
+        errno.ECONNRESET,
+        errno.EPROTO,
+        errno.ETIMEDOUT,
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
+        errno.ENOPROTOOPT,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.ENONET,
+    }
+)
 _CLOSED = frozenset({errno.EBADF, errno.EINVAL, errno.ENOTSOCK})
 
 
@@ -46,7 +60,7 @@ Watch = Callable[[socket.socket | None], object]
 
 
 class OutOfDescriptors(Exception):
-    """`accept` cannot have another socket now."""
+    """`accept` cannot have another socket now; the text says why."""
 
 
 class Accepted(NamedTuple):
@@ -123,12 +137,11 @@ class Listener(ListeningPlace):
             except BlockingIOError:
                 return None
             except OSError as error:
-                if error.errno in _EXHAUSTED:
-                    raise OutOfDescriptors(os.strerror(error.errno).lower()) from error
+                if error.errno in _DIED:
+                    continue
                 if error.errno in _CLOSED:
                     return None
-                # The connection died in the backlog, or the network has something to say about it.
-                continue
+                raise OutOfDescriptors((error.strerror or str(error)).lower()) from error
             accepted = _leg(sock, address, self._met)
             if accepted is not None:
                 return accepted

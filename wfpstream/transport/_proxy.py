@@ -242,8 +242,12 @@ class Proxy:
         self._reception.receive(listener, accepted, self._connections.start_soon)
 
     def _receive_all(self, waiting: deque[tuple[Listener, Accepted]]) -> None:
-        """Here and now, where there is room: they are connections like all others when this returns."""
-        while waiting and self._room.is_there:
+        """Here and now, where there is room: they are connections like all others when this returns.
+
+        Not from inside a callback that has stopped the proxy: nobody is asked while somebody else still is (CMP-16).
+        """
+        engine = self._hub.engine
+        while waiting and self._room.is_there and not engine.in_callback:
             self._receive(*waiting.popleft())
         if waiting:
             self._in_line += 1

@@ -230,9 +230,13 @@ class SocketFlow(FlowCycle[Leg]):
             for leg in self.sides:
                 if leg.sock.fileno() != -1:
                     leg.reset()
-        finally:
             self._let_go()
             self.flow.gone(self.reason)
+        except (
+            Exception
+        ) as error:  # a defect, which is told: whoever counts connections has to hear of this end too
+            self.error = self.error or error
+        finally:
             when_over(self.error)
 
     def _let_go(self) -> None:

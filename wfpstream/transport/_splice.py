@@ -37,7 +37,7 @@ END = 3  # end of stream, and everything before it is written: the FIN is next
 URGENT = 4  # the next byte is an urgent one, which splice never moves; everything before it is written
 RESET_READING = 5  # the sender's leg is reset (IND-27); the pipe is empty
 RESET_WRITING = 6  # the receiver's leg is reset; the pipe holds `held` bytes that nobody will have
-NO_PIPE = 7  # no pipe is to be had now: copy
+NO_PIPE = 7  # no pipe is to be had now, or no memory: copy; the pipe, if there is one, holds `held` bytes
 REFUSED = 8  # the kernel does not splice between these two: copy for good
 
 # A pipe has a slot per 4 KiB, and on a fast network a slot carries more than that: what one call moves grows with
@@ -58,6 +58,7 @@ IDLE_PIPES = 8
 
 # EBADF is not among them: a socket closed under a conduit is a defect of ours.
 _NOT_POSSIBLE = frozenset((errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP))
+_NOT_NOW = frozenset((errno.ENOMEM, errno.ENOBUFS))
 
 _FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 
@@ -292,9 +293,11 @@ class Conduit:
 
 
 def _meaning(error: OSError, reset: int) -> int:
-    """A reset of a leg, or a kernel that cannot do this; anything else is a defect and raised."""
+    """A reset of a leg, or a kernel that cannot do this, now or ever; anything else is a defect and raised."""
     if is_reset(error):
         return reset
+    if error.errno in _NOT_NOW:
+        return NO_PIPE
     if error.errno in _NOT_POSSIBLE:
         return REFUSED
     raise error
