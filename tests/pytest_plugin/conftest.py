@@ -7,6 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.pytest_plugin.kit import Upstream
+from tests.support.patience import patient
+
+__all__ = ["patient", "upstream"]
 
 
 @pytest.fixture

@@ -1,20 +1,28 @@
 """The two programs around a proxy under test: a server that a test plays by hand, and its clients.
 
-Plain blocking sockets with a limit of 10 s, no thread and no event loop: what is sent, and when, is the test's.
+Plain blocking sockets with a limit, no thread and no event loop: what is sent, and when, is the test's.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
+import os
+import select
 import socket
 import struct
+import termios
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 from wfpstream.pytest_plugin import WfpProxy
 
 LIMIT = 30.0
+# No call may take so long, whatever the machine is doing: less than any delay of the callouts here. Each takes 1 to
+# 3 ms on an idle one.
+SOON = 20.0
 _RESET = struct.pack("ii", 1, 0)
 
 
@@ -64,6 +72,43 @@ class Upstream:
     def close(self) -> None:
         for sock in (self._sock, *self._open):
             sock.close()
+
+
+@contextmanager
+def full_upstream() -> Iterator[Upstream]:
+    """A server that never accepts, and whose backlog is full: nobody is refused, and nobody gets through."""
+    with ExitStack() as stack:
+        upstream = Upstream(backlog=0)
+        stack.callback(upstream.close)
+        fillers = [stack.enter_context(socket.socket()) for _ in range(8)]
+        for sock in fillers:
+            sock.setblocking(False)
+            sock.connect_ex(upstream.address)
+        # There is room for one, and it is taken when that one is connected.
+        assert select.select([], fillers, [], LIMIT)[1]
+        yield upstream
+
+
+@contextmanager
+def refusing_address() -> Iterator[tuple[str, int]]:
+    """Where connections are refused, and nobody else can listen: bound, and no listener."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()
+
+
+def own_host() -> str:
+    """An address of loopback that no other process uses: a port there that was given back stays free."""
+    pid = os.getpid()
+    return f"127.{1 + (pid >> 16) % 250}.{pid >> 8 & 255}.{pid & 255 or 1}"
+
+
+def delivered(*socks: socket.socket) -> None:
+    """Wait until all that was sent, ends of streams too, is at the other side's kernel."""
+    deadline = time.monotonic() + LIMIT
+    for sock in socks:
+        while struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))[0]:
+            assert time.monotonic() < deadline, "not delivered"
 
 
 class Pair(NamedTuple):

@@ -28,7 +28,7 @@ class Echo(socketserver.BaseRequestHandler):
         try:
             while data := self.request.recv(65536):
                 self.request.sendall(data)
-        except ConnectionResetError:
+        except (ConnectionResetError, BrokenPipeError):
             pass
 
 class Server(socketserver.ThreadingTCPServer):
@@ -52,7 +52,7 @@ class Session(NamedTuple):
 
 
 def run_session(
-    folder: Path, source: str, *arguments: str, plugins: tuple[str, ...] = (), limit: float = 60.0
+    folder: Path, source: str, *arguments: str, plugins: tuple[str, ...] = (), limit: float = 110.0
 ) -> Session:
     """Run the tests in `source` with our plugin and those of `plugins`; fails after `limit` seconds."""
     file = folder / "test_inner.py"

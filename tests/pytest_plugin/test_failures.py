@@ -30,7 +30,7 @@ def test_it(wfp_proxy):
             served, _ = server.accept()
             with served:
                 client.sendall(b"a rainy day")
-                assert served.recv(12) == b"a sunny! day"
+                assert served.recv(12, socket.MSG_WAITALL) == b"a sunny! day"
         proxy.wait_flow(state="closed")
         assert False
 """

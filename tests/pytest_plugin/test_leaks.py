@@ -29,7 +29,7 @@ def talk(proxy, upstream):
         served, _ = upstream.accept()
         with served:
             client.sendall(b"abc")
-            assert served.recv(3) == b"abc"
+            assert served.recv(3, socket.MSG_WAITALL) == b"abc"
     proxy.wait_flow(state="closed")
 """
 

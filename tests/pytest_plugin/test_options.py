@@ -137,7 +137,7 @@ def test_it(wfp_proxy):
             served, _ = server.accept()
             with served:
                 client.sendall(b"abc")
-                assert served.recv(3) == b"abc"
+                assert served.recv(3, socket.MSG_WAITALL) == b"abc"
         proxy.wait_flow(state="closed")
 """
 WHAT = "V-8 Breaking (filter 1) to_upstream at byte 0 of flow 1"

@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.pytest_plugin.kit import Upstream, is_silent, is_turned_away, read_all, read_exactly, reset, works
+from tests.pytest_plugin.kit import (
+    LIMIT,
+    Upstream,
+    full_upstream,
+    is_silent,
+    is_turned_away,
+    own_host,
+    read_all,
+    read_exactly,
+    refusing_address,
+    reset,
+    works,
+)
 from wfpstream.callouts import Monitor, StreamEdit
 from wfpstream.fwp import ActionType
 from wfpstream.fwps import Callout
@@ -34,7 +47,7 @@ def test_over_ipv6(wfp_proxy: ProxyFactory) -> None:
     assert str(proxy) == f"[::1]:{proxy.port}"
     works(upstream.pair(proxy))
     with proxy.down(live="keep"), pytest.raises(ConnectionRefusedError):
-        socket.create_connection(proxy.address, 5)
+        socket.create_connection(proxy.address, LIMIT)
     works(upstream.pair(proxy))
     upstream.close()
 
@@ -87,10 +100,10 @@ def test_other_ways_to_name_the_upstream(wfp_proxy: ProxyFactory, upstream: Upst
 
 
 def test_the_end_of_the_with_closes_it(wfp_proxy: ProxyFactory, upstream: Upstream) -> None:
-    with wfp_proxy(upstream.address) as proxy:
+    with wfp_proxy(upstream.address, host=own_host()) as proxy:
         works(upstream.pair(proxy))
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(proxy.address, 5)
+        socket.create_connection(proxy.address, LIMIT)
     assert "closed" in repr(proxy)
 
 
@@ -125,7 +138,7 @@ def test_nothing_can_be_done_to_it_afterwards(wfp_proxy: ProxyFactory, upstream:
 
 
 def test_flows_that_end_by_themselves_are_not_cut_short(wfp_proxy: ProxyFactory, upstream: Upstream) -> None:
-    proxy = wfp_proxy(upstream.address, grace=10)
+    proxy = wfp_proxy(upstream.address, grace=LIMIT)
     pair = upstream.pair(proxy)
     closing = threading.Thread(target=proxy.close)
     closing.start()
@@ -295,34 +308,33 @@ def test_payload_in_events_when_asked_for(
 
 
 def test_a_connection_that_failed_is_in_the_log(wfp_proxy: ProxyFactory) -> None:
-    gone = Upstream()
-    proxy = wfp_proxy(gone.address)
-    gone.close()
-    assert is_turned_away(proxy)
-    assert proxy.wait_event("connect_failed")["reason"].startswith("connection refused")
+    with refusing_address() as gone:
+        proxy = wfp_proxy(gone)
+        assert is_turned_away(proxy)
+        assert proxy.wait_event("connect_failed")["reason"].startswith("connection refused")
     assert "cannot connect" in proxy.log[0]
     assert proxy.flows == []
 
 
 def test_an_upstream_that_never_accepts(wfp_proxy: ProxyFactory) -> None:
     """Its backlog is full: nobody is refused, and nobody gets through. Closing does not wait for it."""
-    full = Upstream(backlog=0)
-    fillers = [socket.socket() for _ in range(8)]
-    for sock in fillers:
-        sock.setblocking(False)
-        sock.connect_ex(full.address)
-    proxy = wfp_proxy(full.address)
-    client = full.connect(proxy)
-    assert is_silent(client)
-    with pytest.raises(TimeoutError, match="on their way to the upstream"):
-        proxy.wait_flow(timeout=0.1)
-    with pytest.raises(TimeoutError, match="on their way to the upstream"):
-        proxy.idle(timeout=0.1)
-    proxy.close()
-    assert read_all(client) == (b"", "reset")
-    for sock in fillers:
-        sock.close()
-    full.close()
+    with full_upstream() as full:
+        proxy = wfp_proxy(full.address)
+        client = full.connect(proxy)
+        assert is_silent(client)
+        # The proxy may have to accept it first.
+        while "on their way to the upstream" not in timed_out(proxy.wait_flow):
+            assert proxy.flows == []
+        assert "on their way to the upstream" in timed_out(proxy.idle)
+        proxy.close()
+        assert read_all(client) == (b"", "reset")
+
+
+def timed_out(wait: Callable[..., object]) -> str:
+    """What waiting says when it has waited for a moment."""
+    with pytest.raises(TimeoutError) as caught:
+        wait(timeout=0.1)
+    return str(caught.value)
 
 
 def test_an_upstream_that_accepts_late(wfp_proxy: ProxyFactory, upstream: Upstream) -> None:

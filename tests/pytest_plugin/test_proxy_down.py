@@ -9,10 +9,14 @@ from typing import Any
 import pytest
 
 from tests.pytest_plugin.kit import (
+    LIMIT,
+    SOON,
     Upstream,
+    full_upstream,
     in_use,
     is_silent,
     is_turned_away,
+    own_host,
     read_all,
     read_exactly,
     took,
@@ -20,7 +24,6 @@ from tests.pytest_plugin.kit import (
 )
 from wfpstream.pytest_plugin import ProxyFactory, WfpProxy
 
-SOON = 5.0
 MODES = ["refuse", "accept_rst", "blackhole"]
 
 
@@ -28,7 +31,7 @@ def meets(proxy: WfpProxy, mode: str) -> None:
     """A new client is treated as `mode` says."""
     if mode == "refuse":
         with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(proxy.address, 5)
+            socket.create_connection(proxy.address, LIMIT)
     elif mode == "accept_rst":
         assert is_turned_away(proxy)
     else:
@@ -146,7 +149,7 @@ def test_nobody_else_can_have_the_port(wfp_proxy: ProxyFactory, upstream: Upstre
 
 
 def test_the_port_is_free_when_the_proxy_is_closed(wfp_proxy: ProxyFactory, upstream: Upstream) -> None:
-    proxy = wfp_proxy(upstream.address)
+    proxy = wfp_proxy(upstream.address, host=own_host())
     proxy.down()
     proxy.close()
     with socket.socket() as heir:
@@ -178,20 +181,13 @@ def test_it_comes_up_when_the_test_fails(wfp_proxy: ProxyFactory, upstream: Upst
 
 
 def test_connections_on_their_way_are_reset_too(wfp_proxy: ProxyFactory) -> None:
-    full = Upstream(backlog=0)
-    fillers = [socket.socket() for _ in range(8)]
-    for sock in fillers:
-        sock.setblocking(False)
-        sock.connect_ex(full.address)
-    proxy = wfp_proxy(full.address)
-    client = full.connect(proxy)
-    assert is_silent(client)
-    with proxy.down():
-        assert read_all(client) == (b"", "reset")
-    proxy.idle()
-    for sock in fillers:
-        sock.close()
-    full.close()
+    with full_upstream() as full:
+        proxy = wfp_proxy(full.address)
+        client = full.connect(proxy)
+        assert is_silent(client)
+        with proxy.down():
+            assert read_all(client) == (b"", "reset")
+        proxy.idle()
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,13 @@ from tests.pytest_plugin.sessions import run_session
 SYNC = """
 def test_sync(wfp_proxy, echo):
     proxy = wfp_proxy(echo, callouts=["stream_edit,find=a,replace=b,direction=to_upstream"])
-    with socket.create_connection(proxy.address, 5) as client:
+    with socket.create_connection(proxy.address, 30) as client:
         client.sendall(b"a")
         assert client.recv(1) == b"b"
-        assert proxy.wait_flow().sent == 1
+        assert proxy.wait_flow(timeout=30).sent == 1
         with proxy.stalled("to_client"):
             client.sendall(b"c")
-            proxy.wait_event("defer")
+            proxy.wait_event("defer", timeout=30)
         assert client.recv(1) == b"c"
 """
 
@@ -28,15 +28,15 @@ async def use(wfp_proxy, echo):
     with pytest.raises(RuntimeError, match=r"await proxy\\.idle_async"):
         proxy.idle()
     with proxy.fault("latency,delay=1ms"):
-        with socket.create_connection(proxy.address, 5) as client:
+        with socket.create_connection(proxy.address, 30) as client:
             client.sendall(b"a")
-            flow = await proxy.wait_flow_async()
-            await proxy.wait_event_async("inject_complete", dir="to_client")
+            flow = await proxy.wait_flow_async(timeout=30)
+            await proxy.wait_event_async("inject_complete", dir="to_client", timeout=30)
             assert client.recv(1) == b"a"
-    assert (await proxy.wait_flow_async(state="closed")) is flow
-    await proxy.idle_async()
+    assert (await proxy.wait_flow_async(state="closed", timeout=30)) is flow
+    await proxy.idle_async(timeout=30)
     async with wfp_proxy(echo) as other:
-        await other.idle_async()
+        await other.idle_async(timeout=30)
 """
 
 WITH = {
@@ -67,10 +67,10 @@ def test_spread_over_processes(tmp_path: Path) -> None:
     @pytest.mark.parametrize("number", range(6))
     def test_it(wfp_proxy, wfp_proxy_session, echo, number):
         for proxy in (wfp_proxy(echo), wfp_proxy_session(echo)):
-            with socket.create_connection(proxy.address, 5) as client, proxy.fault("latency,delay=1ms"):
+            with socket.create_connection(proxy.address, 30) as client, proxy.fault("latency,delay=1ms"):
                 client.sendall(b"a")
                 assert client.recv(1) == b"a"
-            assert proxy.wait_flow(state="closed").ended == "fin"
+            assert proxy.wait_flow(state="closed", timeout=30).ended == "fin"
     """
     session = run_session(tmp_path, source, "-n", "2", plugins=("xdist",))
     assert session.code == 0, session.out + session.err
@@ -94,7 +94,7 @@ def test_a_sessions_proxy_between_tests(tmp_path: Path) -> None:
     def test_it(proxy, number):
         ports.add(proxy.port)
         assert proxy.flows == []
-        client = socket.create_connection(proxy.address, 5)
+        client = socket.create_connection(proxy.address, 30)
         with client:
             client.sendall(b"a")
             assert client.recv(1) == b"a"
@@ -131,16 +131,16 @@ def test_it_is_quiet(tmp_path: Path) -> None:
         nobody = socket.create_server(("127.0.0.1", 0))
         for upstream in (echo, nobody.getsockname()):
             proxy = wfp_proxy(upstream, callouts=["latency,delay=1ms"])
-            with socket.create_connection(proxy.address, 5) as client:
+            with socket.create_connection(proxy.address, 30) as client:
                 client.sendall(b"a")
-                proxy.wait_flow()
+                proxy.wait_flow(timeout=30)
                 proxy.reset()
             with proxy.down(), pytest.raises(ConnectionRefusedError):
-                socket.create_connection(proxy.address, 5)
+                socket.create_connection(proxy.address, 30)
         nobody.close()
-        with pytest.raises(ConnectionResetError), socket.create_connection(proxy.address, 5) as client:
+        with pytest.raises(ConnectionResetError), socket.create_connection(proxy.address, 30) as client:
             client.recv(1)
-        proxy.wait_event("connect_failed")
+        proxy.wait_event("connect_failed", timeout=30)
     """
     session = run_session(tmp_path, source, "-s")
     assert session.code == 0, session.out + session.err
@@ -162,7 +162,7 @@ class Hanging(Callout):
 
 HANG = """
 def test_hangs(wfp_proxy, echo):
-    proxy = wfp_proxy(echo, callouts=[Hanging()], timeout=0.5)
+    proxy = wfp_proxy(echo, callouts=[Hanging()], timeout=2)
     client = socket.create_connection(proxy.address)
     client.sendall(b"a")
     assert client.recv(1) == b""       # without a limit: it is freed
@@ -176,7 +176,7 @@ def test_hangs(wfp_proxy, echo):
 
 WAITS = """
 def test_waits(wfp_proxy, echo):
-    proxy = wfp_proxy(echo, callouts=[Hanging()], timeout=0.5)
+    proxy = wfp_proxy(echo, callouts=[Hanging()], timeout=2)
     with socket.create_connection(proxy.address) as client:
         client.sendall(b"a")
         proxy.wait_event("ledger_fault", timeout=1000)
@@ -191,7 +191,7 @@ def test_a_callout_that_hangs(tmp_path: Path, how: str) -> None:
     assert session.code == 1, text
     assert "2 passed, 1 error" in session.out, text
     assert "ERROR at teardown of test_hangs" in session.out
-    assert "callout Hanging, in Hanging.classify_fn, has kept the proxy's thread for 0.5 s" in session.out
+    assert "callout Hanging, in Hanging.classify_fn, has kept the proxy's thread for 2 s" in session.out
     assert "in wait_for_ever" in session.out
     assert str(tmp_path / "test_inner.py") in session.out
     assert "cannot be rescued" in session.out
@@ -205,7 +205,7 @@ def test_a_callout_that_hangs_while_the_proxy_starts(tmp_path: Path) -> None:
             self.wait_for_ever()
 
     def test_starts(wfp_proxy, echo):
-        wfp_proxy(echo, callouts=[HangsAtOnce()], timeout=0.5)
+        wfp_proxy(echo, callouts=[HangsAtOnce()], timeout=2)
     """
     session = run_session(tmp_path, HANGING.format(how="time.sleep(1000)") + dedent(source) + SYNC)
     assert session.code == 1
@@ -228,7 +228,7 @@ def test_a_callout_that_is_only_slow_is_none_that_hangs(tmp_path: Path) -> None:
             proxy = wfp_proxy(echo, callouts=[Hanging()], timeout=timeout)
             with socket.create_connection(proxy.address) as client:
                 client.sendall(b"a")
-                assert proxy.wait_event("slow_callback")["callout"] == "Hanging"
+                assert proxy.wait_event("slow_callback", timeout=30)["callout"] == "Hanging"
             proxy.close()
             assert proxy.hung is None
     """
@@ -243,7 +243,7 @@ def test_a_test_that_forgets_to_close(tmp_path: Path) -> None:
 
     def test_forgets(wfp_proxy, echo):
         proxy = wfp_proxy(echo)
-        kept.append(socket.create_connection(proxy.address, 5))
+        kept.append(socket.create_connection(proxy.address, 30))
         kept[0].sendall(b"a")
         assert kept[0].recv(1) == b"a"
         kept.append(proxy)

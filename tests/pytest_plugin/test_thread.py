@@ -94,9 +94,9 @@ def test_cancelling_the_future_cancels_the_task(running: Running) -> None:
             cancelled.set()
 
     future = running.thread.begin(task)
-    assert begun.wait(10)
+    assert begun.wait(30)
     future.cancel()
-    assert cancelled.wait(10)
+    assert cancelled.wait(30)
 
 
 def test_whoever_waits_when_it_ends_is_told(running: Running) -> None:
@@ -106,7 +106,7 @@ def test_whoever_waits_when_it_ends_is_told(running: Running) -> None:
     assert running.end()
     for future in (waiting, asked):
         with pytest.raises(ProxyClosed):
-            future.result(10)
+            future.result(30)
     with pytest.raises(ProxyClosed):
         running.thread.call(int)
     assert not running.thread.is_alive
@@ -117,7 +117,7 @@ def test_an_error_ends_it_and_is_kept(running: Running) -> None:
     assert running.end(ZeroDivisionError("a defect"))
     assert isinstance(running.thread.crash, ZeroDivisionError)
     with pytest.raises(ProxyClosed):
-        waiting.result(10)
+        waiting.result(30)
     with pytest.raises(ProxyClosed, match="ZeroDivisionError: a defect") as caught:
         running.thread.call(int)
     assert caught.value.__cause__ is running.thread.crash
@@ -151,10 +151,10 @@ def test_a_hang_is_noticed_and_told_to_all() -> None:
     waiting = run.thread.begin(never)
     stuck_call: Future[Any] = Future()
     run.thread.send(stuck_call, lambda: stuck(release))
-    assert run.hangs.wait(30)
+    assert run.hangs.wait(100)
     for future in (waiting, stuck_call):
         with pytest.raises(ProxyHung, match=r"has kept the proxy's thread for 0.2 s"):
-            future.result(10)
+            future.result(30)
     with pytest.raises(ProxyHung):
         run.thread.call(int)
     assert not run.thread.is_alive
@@ -176,7 +176,7 @@ def test_time_in_which_the_process_has_to_wait_counts_little() -> None:
         hung = threading.Event()
         watchdog = Watchdog(lambda answer: True, hung.set, 0.2, threading.Event(), lambda: waited(share))
         watchdog.start()
-        assert hung.wait(30)
+        assert hung.wait(100)
         watchdog.end()
         return len(looks) - 1
 
