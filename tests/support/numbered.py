@@ -122,17 +122,24 @@ class Checker:
             marks = marks[length:]
 
 
-def exchange(connection: socket.socket, size: int, serves: bool) -> Received:
-    """Send `size` bytes and a FIN, and at the same time receive up to the FIN and check."""
+def exchange(connection: socket.socket, size: int, serves: bool, until: threading.Event) -> Received:
+    """Send `size` bytes and a FIN, and at the same time receive up to the FIN and check.
+
+    If that is not yet, it goes on with blocks of the stream until `until` is set.
+    """
     digest = hashlib.sha256()
 
     def send() -> None:
         pattern = Pattern(flip=serves)
+        start = 0
         try:
-            for number, start in enumerate(range(0, size, BLOCK)):
-                part = memoryview(pattern.block(number))[: size - start]
+            while start < size or not until.is_set():
+                number, at = divmod(start, BLOCK)
+                most = size - start if start < size else BLOCK
+                part = memoryview(pattern.block(number))[at : at + most]
                 digest.update(part)
                 connection.sendall(part)
+                start += len(part)
             connection.shutdown(socket.SHUT_WR)
         except OSError:
             pass  # the receiving side says what happened
@@ -151,22 +158,32 @@ def exchange(connection: socket.socket, size: int, serves: bool) -> Received:
     return checker.found
 
 
+def wait_for_end(until: threading.Event) -> None:
+    """Whoever runs this process has closed its stdin: it has sent enough."""
+    sys.stdin.buffer.read()
+    until.set()
+
+
 @contextmanager
-def end(*words: object) -> Iterator[subprocess.Popen[str]]:
-    """One end of the connection, in a process of its own."""
+def end(*words: object, open_ended: bool = False) -> Iterator[subprocess.Popen[str]]:
+    """One end of the connection, in a process of its own; `open_ended`: it sends on until its stdin is closed."""
     command = [sys.executable, "-m", "tests.support.numbered", *map(str, words)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    stdin = subprocess.PIPE if open_ended else subprocess.DEVNULL
+    process = subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, text=True)
     try:
         yield process
     finally:
         process.kill()
         process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
 
 
 def main(role: str, size: int, port: int = 0) -> None:
-    """One end: `serve SIZE` prints its port first, `connect SIZE PORT`."""
+    """One end: `serve SIZE` prints its port first, `connect SIZE PORT`. Both send on until stdin has ended."""
+    until = threading.Event()
+    threading.Thread(target=wait_for_end, args=[until], daemon=True).start()
     if role == "serve":
         with socket.create_server(("127.0.0.1", 0)) as listener:
             print(listener.getsockname()[1], flush=True)
@@ -174,7 +191,7 @@ def main(role: str, size: int, port: int = 0) -> None:
     else:
         connection = socket.create_connection(("127.0.0.1", port))
     with connection:
-        found = exchange(connection, size, serves=role == "serve")
+        found = exchange(connection, size, serves=role == "serve", until=until)
     print(json.dumps(asdict(found)), flush=True)
 
 

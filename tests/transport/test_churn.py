@@ -41,14 +41,14 @@ class Outcome:
     seconds: float
 
 
-async def run(size: int, seed: int, driver: Driver) -> Outcome:
-    """`size` bytes each way under changing rules."""
+async def run(size: int, seed: int, driver: Driver, changes: int) -> Outcome:
+    """`size` bytes each way under changing rules, and as many more as it takes to change so often."""
     Mark.forget()
     reloads = Reloads(Random(seed))
     engine = reloads.deployment.engine
     churn = Churn(engine, Random(seed))
     lines: list[str] = []
-    with end("serve", size) as server:
+    with end("serve", size, open_ended=True) as server:
         spec = ListenerSpec(upstream_host="127.0.0.1", upstream_port=int(await line_of(server)))
 
         async def serve(task_status: trio.TaskStatus[Proxy]) -> None:
@@ -59,10 +59,15 @@ async def run(size: int, seed: int, driver: Driver) -> Outcome:
         async with trio.open_nursery() as nursery:
             proxy: Proxy = await nursery.start(serve)
             begin = time.monotonic()
-            with end("connect", size, proxy.listeners[0].port) as client:
+            with end("connect", size, proxy.listeners[0].port, open_ended=True) as client:
                 nursery.start_soon(churn.rules)
                 nursery.start_soon(churn.others)
                 nursery.start_soon(reloads.run)
+                while min(len(churn.changes), len(reloads.changes), churn.noise // 10) <= changes:
+                    await trio.sleep(0.01)
+                for process in (client, server):
+                    assert process.stdin is not None
+                    process.stdin.close()
                 found = [json.loads(await line_of(process)) for process in (client, server)]
             seconds = time.monotonic() - begin
             await proxy.stop()
@@ -78,7 +83,7 @@ def check_all(size: int, outcome: Outcome) -> None:
     client, server = outcome.client, outcome.server
     for here, there, inbound in ((client, server, True), (server, client, False)):
         assert here["wrong"] == ""
-        assert here["size"] == size
+        assert here["size"] >= size
         assert here["received"] == there["sent"]
         check_order(marks_of(here["runs"], BY_HAND), outcome.churn.changes, inbound)
         check_order(marks_of(here["runs"], BY_CONFIG), outcome.reloads.changes, inbound)
@@ -93,21 +98,17 @@ def told(size: int, outcome: Outcome) -> str:
     )
 
 
-def check_run(size: int, seed: int, driver: Driver) -> Outcome:
+def check_run(size: int, seed: int, driver: Driver, changes: int) -> None:
     """Run it, tell the figures and check everything."""
-    outcome = trio.run(run, size, seed, driver)
+    outcome = trio.run(run, size, seed, driver, changes)
     print(told(size, outcome))
     check_all(size, outcome)
-    return outcome
 
 
 @pytest.mark.parametrize(("seed", "driver"), [(0, "reactor"), (1, "reactor"), (2, "stream")])
 def test_no_byte_is_lost_while_rules_change(seed: int, driver: Driver) -> None:
     """MGMT-11, MGMT-16: rules of every kind take each other's place under a stream in both directions."""
-    outcome = check_run(16 * MIB, seed, driver)
-    assert len(outcome.churn.changes) > 3
-    assert len(outcome.reloads.changes) > 3
-    assert outcome.churn.noise > 50
+    check_run(16 * MIB, seed, driver, 3)
 
 
 @pytest.mark.system
@@ -119,9 +120,7 @@ def test_a_gib_each_way_while_rules_change(driver: Driver) -> None:
     size = int(os.environ.get("CHURN_MIB", "1024")) * MIB
     seed = int(os.environ.get("CHURN_SEED") or time.time())
     print(f"seed {seed} (CHURN_SEED={seed} begins the same way)")
-    outcome = check_run(size, seed, driver)
-    assert len(outcome.churn.changes) > 100
-    assert len(outcome.reloads.changes) > 100
+    check_run(size, seed, driver, 100)
 
 
 # --- the checks can fail ----------------------------------------------------------------------------
