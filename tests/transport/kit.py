@@ -296,13 +296,14 @@ class Live:
         (flow,) = self.engine.flows
         return flow
 
-    async def client(self) -> trio.SocketStream:
-        """A new connection to the proxy."""
+    async def client(self, words: bytes = b"") -> trio.SocketStream:
+        """A new connection to the proxy. `words` are said before the proxy can have answered anything."""
         listener = self.proxy.listeners[0]
         sock = socket.socket(socket.AF_INET6 if ":" in listener.host else socket.AF_INET)
         try:
             # Blocking, which takes no time here: the proxy cannot reset before `connect` has returned.
             sock.connect((listener.host, listener.port))
+            sock.sendall(words)
         except BaseException:
             sock.close()
             raise

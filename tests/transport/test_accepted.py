@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 
 import pytest
+import trio
 
 from tests.transport.kit import bounded
 from wfpstream.transport._listener_spec import ListenerSpec
@@ -32,7 +33,9 @@ async def test_fld_10_both_addresses_are_those_of_the_connection(
     """In numbers, IPv4 in its own form (LAY-10); so are those of who waited in the backlog of a closed listener."""
     listener = await open_listener(ListenerSpec(host=host, upstream_host="127.0.0.1", upstream_port=9))
     try:
-        with socket.create_connection((dialled, listener.port), 5) as client:
+        with socket.create_connection((dialled, listener.port), 100) as client:
+            while not listener.has_waiting:
+                await trio.lowlevel.checkpoint()
             accepted = listener.drain()[0] if drained else listener.accept()
             assert accepted is not None
             with accepted.sock as sock:

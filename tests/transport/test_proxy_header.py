@@ -16,6 +16,7 @@ from wfpstream.transport._sockets import prepare, prepare_listener
 from wfpstream.transport._upstream import ConnectError
 from wfpstream.wire import MAX_PROXY_HEADER, ProxyHeader, ProxyHeaderError, build_proxy_header
 
+PATIENCE = 3600.0
 A, B = ("192.0.2.1", 50000), ("198.51.100.7", 443)
 A6, B6 = ("2001:db8::1", 50000), ("2001:db8::2", 443)
 LONGEST = build_proxy_header(2, A, B)[:14] + (MAX_PROXY_HEADER - 16).to_bytes(2, "big")
@@ -70,7 +71,7 @@ def test_the_stream_begins_right_behind_the_header(header: bytes) -> None:
             behind = header + b"PROXY UNKNOWN\r\n" + bytes(range(256)) * 64
             sender.sendall(header + behind)
             sender.shutdown(socket.SHUT_WR)
-            said = await read_proxy_header(accepted, 5.0)
+            said = await read_proxy_header(accepted, PATIENCE)
             assert said.version == (1 if header.startswith(b"P") else 2)
             assert await rest_of(accepted) == behind
 
@@ -87,13 +88,15 @@ def test_a_header_in_single_bytes(header: bytes) -> None:
             said: list[ProxyHeader] = []
 
             async def read() -> None:
-                said.append(await read_proxy_header(accepted, 5.0))
+                said.append(await read_proxy_header(accepted, PATIENCE))
 
             nursery.start_soon(read)
             for at in range(len(header)):
                 assert not said
                 sender.sendall(header[at : at + 1])
                 await wait_all_tasks_blocked()
+            while not said:
+                await trio.lowlevel.checkpoint()
             sender.sendall(b"stream")
             sender.shutdown(socket.SHUT_WR)
             assert len(said) == 1
@@ -108,7 +111,7 @@ async def test_addresses_are_those_of_the_header() -> None:
         for ends in ((A, B), (A6, B6)):
             async with pair() as (sender, accepted):
                 sender.sendall(build_proxy_header(version, *ends))
-                said = await read_proxy_header(accepted, 5.0)
+                said = await read_proxy_header(accepted, PATIENCE)
                 assert (said.version, said.source, said.destination) == (version, *ends)
 
 
@@ -131,7 +134,7 @@ def test_an_early_end(header: bytes, how: str) -> None:
                     rf"ended after {size} bytes" if how == "fin" else "connection reset by peer|ended after"
                 )
                 with pytest.raises(ProxyHeaderError, match=text):
-                    await read_proxy_header(accepted, 5.0)
+                    await read_proxy_header(accepted, PATIENCE)
 
     test()
 
@@ -141,7 +144,7 @@ async def test_an_end_right_behind_the_header_is_no_error() -> None:
     async with pair() as (sender, accepted):
         sender.sendall(HEADERS[0])
         sender.shutdown(socket.SHUT_WR)
-        assert (await read_proxy_header(accepted, 5.0)).source == A
+        assert (await read_proxy_header(accepted, PATIENCE)).source == A
         assert await rest_of(accepted) == b""
 
 
@@ -194,7 +197,7 @@ def test_a_slow_sender_takes_no_processor_time(header: bytes) -> None:
     @bounded
     async def test() -> None:
         async with pair() as (sender, accepted), trio.open_nursery() as nursery:
-            nursery.start_soon(read_proxy_header, accepted, 5.0)
+            nursery.start_soon(read_proxy_header, accepted, PATIENCE)
             sender.sendall(header[:-1])
             # With a reader that is woken again and again this would never be so.
             await wait_all_tasks_blocked(0.1)
@@ -209,7 +212,7 @@ async def test_a_socket_closed_meanwhile() -> None:
 
         async def read() -> None:
             with pytest.raises(trio.ClosedResourceError):
-                await read_proxy_header(accepted, 5.0)
+                await read_proxy_header(accepted, PATIENCE)
 
         nursery.start_soon(read)
         await wait_all_tasks_blocked()
@@ -226,10 +229,10 @@ async def test_what_was_sent_is_read() -> None:
         for ends in ((A, B), (A6, B6), (None, None)):
             async with pair() as (sender, accepted):
                 prepare(sender)
-                await send_proxy_header(sender, version, ends[0], ends[1], timeout=5.0)
+                await send_proxy_header(sender, version, ends[0], ends[1], timeout=PATIENCE)
                 sender.send(b"stream")
                 sender.shutdown(socket.SHUT_WR)
-                said = await read_proxy_header(accepted, 5.0)
+                said = await read_proxy_header(accepted, PATIENCE)
                 assert (said.version, said.source, said.destination) == (version, *ends)
                 assert await rest_of(accepted) == b"stream"
 
@@ -273,6 +276,7 @@ async def test_an_upstream_that_resets() -> None:
         prepare(sender)
         accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         accepted.close()
+        await trio.lowlevel.wait_readable(sender)
         with pytest.raises(ConnectError, match="connection reset by peer"):
             await send_proxy_header(sender, 2, A, B)
 

@@ -283,6 +283,5 @@ def batches_until(reactor: Reactor, done: Callable[[], bool]) -> int:
     """How many batches that takes."""
     count = 0
     while not done():
-        assert reactor.batch(), "everybody waits"
-        count += 1
+        count += reactor.batch()  # none where nobody was ready: the kernel is at it
     return count

@@ -37,6 +37,7 @@ from wfpstream.transport._splice import (
 )
 
 PLENTY = 1 << 20
+PATIENCE = 100
 _RESET = struct.pack("ii", 1, 0)
 
 
@@ -61,7 +62,7 @@ def pair(send_buffer: int = 0) -> tuple[socket.socket, socket.socket]:
     ours.setblocking(False)
     for sock in (ours, theirs):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.settimeout(5 if sock is theirs else 0)
+        sock.settimeout(PATIENCE if sock is theirs else 0)
     return ours, theirs
 
 
@@ -101,7 +102,7 @@ def narrow() -> Iterator[Legs]:
 def wait_for(sock: socket.socket, events: int = select.POLLIN) -> None:
     poll = select.poll()
     poll.register(sock, events)
-    assert poll.poll(5000), "nothing came"
+    assert poll.poll(1000 * PATIENCE), "nothing came"
 
 
 def reset(sock: socket.socket) -> None:
@@ -130,7 +131,7 @@ def fill(sender: socket.socket, conduit: Conduit) -> bytes:
         except BlockingIOError:
             pass
         if conduit.pump(PLENTY) == WRITE_BLOCKED:
-            sender.settimeout(5)
+            sender.settimeout(PATIENCE)
             return sent
 
 

@@ -92,7 +92,10 @@ async def test_the_parent_keeps_the_number_and_never_listens(addresses: SharedAd
         assert first.port == second.port == kept.port
         for _ in range(50):
             socket.create_connection((kept.host, kept.port)).close()
-        assert taken(first) + taken(second) == 50
+        count = 0
+        while count < 50:
+            count += taken(first) + taken(second)
+        assert count == 50
     finally:
         first.close()
         second.close()
@@ -140,6 +143,8 @@ async def test_connections_of_an_earlier_run_are_no_reason_to_refuse(addresses: 
     (kept,) = before.listeners
     worker = await worker_at(kept)
     client = socket.create_connection((kept.host, kept.port))
+    while not worker.has_waiting:
+        await trio.lowlevel.checkpoint()
     (accepted,) = worker.take_waiting()
     accepted.sock.close()  # first, so that it is ours to wait
     client.close()
@@ -193,6 +198,8 @@ async def test_a_wider_address_at_the_same_port(addresses: SharedAddresses) -> N
     old.close()
     addresses.let_go()
     socket.create_connection(("127.0.0.1", narrow.port)).close()
+    while not new.has_waiting:
+        await trio.lowlevel.checkpoint()
     assert taken(new) == 1
     new.close()
 
