@@ -57,31 +57,26 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
     if program is None:
         pytest.skip("redis-server is not installed")
     folder = tmp_path_factory.mktemp("redis")
-    for _ in range(3):  # redis cannot take port 0, so somebody else may be faster
-        port = free_port()
+    # Redis cannot take port 0. What we hold nobody else is given, and redis, which says SO_REUSEADDR, may listen there.
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
         command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
             try:
-                if answers(port, process):
-                    yield ("127.0.0.1", port)
-                    return
+                wait_until_it_answers(port, process)
+                yield ("127.0.0.1", port)
             finally:
                 process.kill()
-    pytest.fail("redis does not start")
 
 
-def answers(port: int, process: subprocess.Popen[bytes]) -> bool:
-    """Wait until redis is ready; False: it has ended instead."""
+def wait_until_it_answers(port: int, process: subprocess.Popen[bytes]) -> None:
     with redis.Redis(port=port) as client:
         while process.poll() is None:
             try:
-                return client.ping()
+                client.ping()
+                return
             except redis.ConnectionError:
                 time.sleep(0.02)
-    return False
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    pytest.fail("redis does not start")

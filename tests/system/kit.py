@@ -1,7 +1,7 @@
 """Starting real servers, and `wfpstream run` in front of them.
 
 Servers get a listening socket bound to port 0 where they can inherit one (nginx); the others are started on a
-port the kernel gave and are tried again when somebody else took it meanwhile.
+port the kernel gave, which we hold for them.
 """
 
 from __future__ import annotations
@@ -102,13 +102,6 @@ def _running(arguments: Sequence[str], folder: Path, events: bool) -> Iterator[R
         process.stderr.close()
 
 
-def free_port() -> int:
-    """A port the kernel gave; only for servers that can inherit no socket."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def wait_for_port(process: subprocess.Popen[bytes], port: int) -> bool:
     """Whether the process listens on `port`; False when it ended first."""
     while process.poll() is None:
@@ -120,22 +113,21 @@ def wait_for_port(process: subprocess.Popen[bytes], port: int) -> bool:
 
 
 @contextlib.contextmanager
-def server(make_command: object, tries: int = 5) -> Iterator[int]:
+def server(make_command: object) -> Iterator[int]:
     """A server started by `make_command(port) -> argv`, on a port of the kernel's choice."""
     assert callable(make_command)
-    for _ in range(tries):
-        port = free_port()
+    # Bound, and no listener: nobody is given it, and who says SO_REUSEADDR, as servers do, may listen there.
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
         process = subprocess.Popen(make_command(port), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        if wait_for_port(process, port):
-            break
-        process.wait()
-    else:
-        raise AssertionError("the server did not start")
-    try:
-        yield port
-    finally:
-        process.terminate()
-        process.wait(START_TIMEOUT)
+        try:
+            assert wait_for_port(process, port), "the server did not start"
+            yield port
+        finally:
+            process.terminate()
+            process.wait(START_TIMEOUT)
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ import pytest
 
 from tests.support.system import missing, require, require_root
 
-TIMEOUT = 30.0
+TIMEOUT = 100.0
 ROOT = Path(__file__).resolve().parents[2]
 _number = itertools.count(1)
 

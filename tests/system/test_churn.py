@@ -127,21 +127,36 @@ class Operator:
 @pytest.mark.parametrize(
     "size",
     [
-        pytest.param(64 * MIB, id="64MiB"),
+        pytest.param(64 * MIB, id="64MiB", marks=pytest.mark.timeout(600)),
         pytest.param(1 << 30, id="1GiB", marks=[pytest.mark.long, pytest.mark.timeout(3600)]),
     ],
 )
 def test_reloads_and_ctl_under_a_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    """MGMT-11, MGMT-16: SIGHUP, `ctl reload`, `ctl add-filter` and `ctl delete-filter --drain`, all the time."""
+    """MGMT-11, MGMT-16: SIGHUP, `ctl reload`, `ctl add-filter` and `ctl delete-filter --drain`, all the time.
+
+    Again with another stream as long as there were too few changes under it: it may be faster than who changes.
+    """
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    reloads = by_hand = 0
+    while min(reloads, by_hand) <= 3:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        folder.mkdir()
+        reloads, by_hand = (
+            known + made
+            for known, made in zip((reloads, by_hand), stream_under_changes(folder, size), strict=True)
+        )
+
+
+def stream_under_changes(folder: Path, size: int) -> tuple[int, int]:
+    """How often the file was read again under a stream each way, and how many rules were made by hand."""
     with end("serve", size) as server:
         assert server.stdout is not None
-        operator = Operator(tmp_path, int(server.stdout.readline()), Random(5))
+        operator = Operator(folder, int(server.stdout.readline()), Random(5))
         file, hand = (
-            Rounds("reloaded", tmp_path, operator.reload),
-            Rounds("added", tmp_path, operator.by_hand),
+            Rounds("reloaded", folder, operator.reload),
+            Rounds("added", folder, operator.by_hand),
         )
-        with configured_proxy(operator.text(0, file.fifo), tmp_path, "-q", events=False) as running:
+        with configured_proxy(operator.text(0, file.fifo), folder, "-q", events=False) as running:
             operator.signal = lambda: running.process.send_signal(signal.SIGHUP)
             with end("connect", size, running.port) as client:
                 assert client.stdout is not None
@@ -163,5 +178,4 @@ def test_reloads_and_ctl_under_a_stream(tmp_path: Path, monkeypatch: pytest.Monk
         check_order(marks_of(here["runs"], BY_CONFIG), file.changes, inbound)
         check_order(marks_of(here["runs"], BY_HAND), hand.changes, inbound)
     print(f"{size / MIB:.0f} MiB each way: {len(file.changes)} reloads, {len(hand.changes)} rules by hand")
-    assert len(file.changes) > 3
-    assert len(hand.changes) > 3
+    return len(file.changes), len(hand.changes)

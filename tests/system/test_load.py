@@ -15,6 +15,8 @@ import pytest
 
 from tests.system.kit import proxy
 
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
+
 GIB = 1 << 30
 MIB = 1 << 20
 # A Python process with trio, msgspec and the engine in it starts at about 30 MiB; the stores of one direction
@@ -53,7 +55,6 @@ def digest_of_source(size: int) -> str:
     return digest.hexdigest()
 
 
-@pytest.mark.system
 @pytest.mark.parametrize(
     "callout", ["monitor", "stream_edit,find=nowhere,replace=x,mode=oob", "throttle,rate=300MiB/s,burst=4MiB"]
 )
@@ -69,7 +70,6 @@ def test_a_gib_to_a_slow_receiver_stays_in_bounded_memory(tmp_path: Path, callou
     assert peak < MEMORY_BOUND
 
 
-@pytest.mark.system
 def test_two_thousand_concurrent_flows_with_an_out_of_band_edit(tmp_path: Path) -> None:
     edit = "stream_edit,find=rainy,replace=sunny,mode=oob,direction=to_upstream"
     with peer("echo") as server:

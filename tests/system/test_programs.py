@@ -18,7 +18,7 @@ pytestmark = pytest.mark.system("openssl")
 THROTTLED = "latency,delay=1ms"
 
 
-def run(command: list[str], data: bytes = b"", timeout: float = 60) -> bytes:
+def run(command: list[str], data: bytes = b"", timeout: float = 110) -> bytes:
     """Standard output of a command that must succeed."""
     return subprocess.run(command, input=data, capture_output=True, check=True, timeout=timeout).stdout
 

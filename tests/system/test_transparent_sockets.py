@@ -125,7 +125,7 @@ class Network:
             sock = socket.socket(_family(version))
         sock.bind((SERVER[version], 0))
         sock.listen()
-        sock.settimeout(10)
+        sock.settimeout(30)
         return sock
 
     def dial(self, version: int) -> socket.socket:
@@ -133,7 +133,7 @@ class Network:
         with self.client.entered():
             sock = socket.socket(_family(version))
         sock.bind((CLIENT[version], 0))
-        sock.settimeout(10)
+        sock.settimeout(30)
         return sock
 
     def close(self) -> None:
@@ -257,7 +257,7 @@ async def test_redirect_to_where_it_was_going(version: int, net: Network) -> Non
     with server:
         server.bind((SERVER[version], 80))
         server.listen()
-        server.settimeout(10)
+        server.settimeout(30)
         async with live(Probe(), bound=dual_stack(), mode="redirect") as at:
             redirect_all(port_of(at))
             async with await connected(net, version, (SERVER[version], 80)) as client:
@@ -339,7 +339,7 @@ async def test_one_client_and_more_servers_than_ports(version: int, keep: str, n
         for host in hosts:
             run("ip", "addr", "add", f"{host}/{24 if version == 4 else 64}", "dev", "gate", "noprefixroute")
         server = socket.create_server(("", 80) if version == 4 else ("::", 80), family=_family(version))
-    server.settimeout(10)
+    server.settimeout(30)
     own_port = 0
     with server, contextlib.ExitStack() as open_ones:
         fields: dict[str, Any] = {"keep_client": True, "keep_port": keep == "port"}
@@ -352,7 +352,7 @@ async def test_one_client_and_more_servers_than_ports(version: int, keep: str, n
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 client.bind((CLIENT[version], own_port if keep == "port" else 0))
                 own_port = client.getsockname()[1]
-                client.settimeout(10)
+                client.settimeout(30)
                 await in_thread(client.connect, (host, 80))
                 sock, peer = await in_thread(server.accept)
                 open_ones.enter_context(sock)
@@ -476,7 +476,7 @@ except OSError as error:
     print(error.errno, error.strerror)
 """
     command = [setpriv, "--bounding-set", "-net_admin,-net_raw", sys.executable, "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert done.stderr == ""
     message = "cannot listen on [::1]:0: mode tproxy needs the capability CAP_NET_ADMIN"
     assert done.stdout == f"{errno.EPERM} {message}\n"
