@@ -19,7 +19,7 @@ from ._flow_driver import FlowDriver
 from ._socket_flow import SocketFlow
 from ._sockets import drain_then_close, reset_now
 from ._task_sides import SocketSide
-from ._upstream import Address, ConnectError, connect, numeric, resolve
+from ._upstream import Address, ConnectError, connect, connect_failure, numeric, resolve
 
 if TYPE_CHECKING:
     from wfpstream.engine import Attempt, Flow
@@ -174,10 +174,17 @@ class Connection:
             if dial is None:
                 self._reached(sock)
             else:
-                dial.then(self._dialled, self._client_gone)
-                self.is_handed_over = True
-                self._dial = dial
+                self._wait(dial)
         return True
+
+    def _wait(self, dial: Dial) -> None:
+        try:
+            dial.then(self._dialled, self._client_gone)
+        except OSError as error:
+            self._fail(connect_failure(error))
+        else:
+            self.is_handed_over = True
+            self._dial = dial
 
     def _dialled(self, outcome: socket.socket | ConnectError) -> None:
         """The connect that was waited for has ended."""

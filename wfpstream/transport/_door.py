@@ -27,6 +27,8 @@ Receive = Callable[[Listener, Accepted], object]
 
 # How long accepting rests without descriptors, unless a connection ends before.
 EXHAUSTED_PAUSE = 0.1
+# And without room: pipes that are given back, and limits that are raised, make some as well.
+FULL_PAUSE = 1.0
 # How often it is told that there is no room, seconds.
 TELL_AGAIN = 60.0
 # Fairness: a full backlog does not keep the connections that are there from working.
@@ -79,9 +81,10 @@ class Door:
         """Accept what waits; whether more may wait."""
         listener = watch.listener
         for _ in range(ACCEPTS_IN_A_ROW):
-            if not self._room.is_there:
+            if not (self._room.is_there or self._room.is_made()):
                 self._tell_full(listener)
                 self._waiting.add(watch)
+                watch.rest(self._hub, FULL_PAUSE)
                 return False
             try:
                 accepted = listener.accept()

@@ -86,6 +86,7 @@ class Proxy:
         self.rejected = self._reception.rejected
         self._connections: trio.Nursery
         self._room = Room(hub, lambda: self.connections)
+        hub.pipes.has_room = self._room.is_for_a_pipe
         self._door = Door(hub, self._room, self._receive, log)
         self._is_rearranging = False
         self._rearrangement: Rearrangement[Listener] | None = None

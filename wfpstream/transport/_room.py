@@ -46,6 +46,15 @@ class Room:
         files = 2 * (connections + 1 + self._hub.pipes.open) + self._others
         return not connections or ((not flows or connections < flows) and files <= self._descriptors)
 
+    def is_made(self) -> bool:
+        """There was none; now there is, as pipes that are not needed at present have been closed."""
+        self._hub.pipes.close_idle()
+        return self.is_there
+
+    def is_for_a_pipe(self) -> bool:
+        """Another pipe takes no descriptors from the connections that there are, also if one has no upstream yet."""
+        return 2 * (self._connections() + self._hub.pipes.open + 1) + self._others <= self._descriptors
+
     @property
     def why_not(self) -> str:
         """What there is no room for, in words."""

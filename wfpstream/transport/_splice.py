@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import socket
+from collections.abc import Callable
 
 from ._sockets import is_reset
 
@@ -85,6 +86,7 @@ class PipePool:
     Attributes:
         lent: pipes that somebody has.
         exhausted: how often there was none to be had.
+        has_room: whether the process has descriptors for another one: connections need them more.
 
     Args:
         most: pipes at the same time.
@@ -101,6 +103,7 @@ class PipePool:
         self._closed = False
         self.lent = 0
         self.exhausted = 0
+        self.has_room: Callable[[], bool] = lambda: True
 
     @property
     def is_exhausted(self) -> bool:
@@ -117,7 +120,8 @@ class PipePool:
         if self._idle:
             self.lent += 1
             return self._idle.pop()
-        pipe = None if self.is_exhausted or self._closed else _make(self._size_of_next())
+        is_refused = self.is_exhausted or self._closed or not self.has_room()
+        pipe = None if is_refused else _make(self._size_of_next())
         if pipe is None:
             self.exhausted += 1
         else:
@@ -143,6 +147,10 @@ class PipePool:
     def close(self) -> None:
         """Close the idle ones; those that are lent are closed when they come back."""
         self._closed = True
+        self.close_idle()
+
+    def close_idle(self) -> None:
+        """Give their descriptors back."""
         while self._idle:
             self._idle.pop().close()
 
