@@ -1,4 +1,4 @@
-"""Editors that replace a word in the stream: three that are right, and many that are wrong in one place each.
+"""Editors that replace a word in the stream: four that are right, and many that are wrong in one place each.
 
 Owns the seeded faults that `check_callout` must find. Each broken editor differs from a right one in the few lines it
 overrides; what the fault is stands in its docstring.
@@ -229,6 +229,46 @@ class OncePerIndication(Waiting):
     def replace(self, call: Indication) -> None:
         super().replace(call)
         self.replaced = True
+
+
+# -- waits for the end (NEED_MORE_DATA without a bound) -------------------------------------------------------------
+
+
+class AtTheEnd(Editor):
+    """Right: waits for the whole stream, and edits it at its end, or as much as there is at the limit."""
+
+    def decide(self, call: Indication) -> None:
+        data = call.stream.tobytes()
+        if not data:
+            call.permit()
+        elif self.may_wait(call):
+            call.need_more(len(data) + 1)
+        else:
+            self.edit(call, data)
+
+    def may_wait(self, call: Indication) -> bool:
+        return not call.last
+
+    def edit(self, call: Indication, data: bytes) -> None:
+        call.block()
+        self.put_in(call, data.replace(WORD, OTHER))
+
+
+class LimitUnseen(AtTheEnd):
+    """Asks for more where no more will be held (V-2)."""
+
+    def may_wait(self, call: Indication) -> bool:
+        return not int(call.out.flags) & int(ClassifyOutFlags.NO_MORE_DATA)
+
+
+class HalfAtTheLimit(AtTheEnd):
+    """Decides on the first half of what there is at the limit (V-13)."""
+
+    def edit(self, call: Indication, data: bytes) -> None:
+        if int(call.out.flags) & int(ClassifyOutFlags.BUFFER_LIMIT_REACHED) and len(data) > 1:
+            call.permit(len(data) // 2)
+        else:
+            super().edit(call, data)
 
 
 # -- keeps a copy of what may begin a word --------------------------------------------------------------------------
@@ -511,4 +551,4 @@ class AsksOutOfBand(OutOfBand):
             super().pend(call, pended)
 
 
-RIGHT = (Waiting, Copying, OutOfBand)
+RIGHT = (Waiting, AtTheEnd, Copying, OutOfBand)

@@ -17,7 +17,7 @@ import pytest
 from tests.testing import broken_editors as editors
 from tests.testing.broken_editors import WORD, Editor, Indication, right
 from wfpstream.callouts import StreamEdit
-from wfpstream.fwps import Callout, OutOfBandCallout, Worker
+from wfpstream.fwps import Callout, ClassifyOutFlags, OutOfBandCallout, Worker
 from wfpstream.testing import (
     CheckFailed,
     CheckFailure,
@@ -113,6 +113,8 @@ BROKEN: dict[type[Editor], tuple[set[tuple[str, str]], int]] = {
     editors.BlocksTooMuch: ({("contract", "V-8")}, 4),
     editors.RefusalUnseen: ({OUTPUT}, 5),
     editors.OncePerIndication: ({OUTPUT}, 10),
+    editors.LimitUnseen: ({("contract", "V-2")}, 1),
+    editors.HalfAtTheLimit: ({("contract", "V-13")}, 3),
     editors.CopyForgotten: ({OUTPUT}, 1),
     editors.CopyShared: ({OUTPUT}, 2),
     editors.CopyOfAll: ({OUTPUT}, 2),
@@ -146,6 +148,28 @@ def _bytes_of(line: str) -> int:
     literal = line.split(" sends ")[1].split("  <- ", maxsplit=1)[0]
     data: bytes = eval(literal)
     return len(data)
+
+
+class NeverAtTheLimit(editors.Waiting):
+    """Waits for a few bytes at most, and so need not know what it would have to do at 8 MiB."""
+
+    def without_word(self, call: Indication, data: bytes, tail: int) -> None:
+        if tail == len(data) and tail and not int(call.out.flags) & int(ClassifyOutFlags.NO_MORE_DATA):
+            call.need_more(tail + 1)
+        else:
+            call.permit(len(data) - tail if tail < len(data) else 0)
+
+
+def test_who_never_comes_to_the_limit_is_not_asked_about_it() -> None:
+    assert check_callout(NeverAtTheLimit, words=[WORD], expected=right, effort=EFFORT).passed
+
+
+def test_a_limit_that_a_case_makes_small_may_be_exceeded_by_what_is_asked_for() -> None:
+    """V-12 is told of what is asked for: here that is a byte, and the limit is the case's own."""
+    report = examine(editors.LimitUnseen, lint=True, most=6)
+    assert {failure.problem.rule for failure in report.failures} == {"V-2"}
+    (failure,) = report.failures
+    assert "1 byte at most held for it (limits.need_more_data)" in failure.conditions
 
 
 def test_at_least_twelve_faults_are_seeded() -> None:

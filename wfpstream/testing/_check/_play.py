@@ -151,6 +151,8 @@ def _options_of(variation: Variation, options: EngineOptions) -> EngineOptions:
         made.callbacks_per_turn = 1  # a turn, and with it a choice, between any two callbacks
     if any(window is not None for window in variation.windows):
         made.limits.unsent = min(made.limits.unsent, _SMALL_UNSENT)
+    if variation.held_at_most is not None:
+        made.limits.need_more_data = variation.held_at_most
     if variation.repeat_fin:
         made.repeat_fin = True
     return made

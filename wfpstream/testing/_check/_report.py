@@ -124,6 +124,10 @@ def _conditions(variation: Variation) -> Iterator[str]:
         ("injections are delivered after the call has returned", variation.queued_delivery),
         (f"{variation.mdls} MDLs in each indicated list", variation.mdls > 1),
         ("a permitted FIN is indicated once more", variation.repeat_fin),
+        (
+            f"{_count(variation.held_at_most or 0, 'byte')} at most held for it (limits.need_more_data)",
+            variation.held_at_most is not None,
+        ),
         (f"of the callout's API calls these fail: {_numbers(variation.fails)}", bool(variation.fails)),
     ):
         if holds:

@@ -13,6 +13,7 @@ from typing import Any
 from wfpstream.testing._api_faults import CallSite
 
 from ._judge import Problem
+from ._limit import comes_to_the_limit
 from ._mixtures import try_mixtures
 from ._samples import SIDES, Sample
 from ._shrink import smaller
@@ -26,6 +27,9 @@ _MOST_PIECES = 128
 # So many calls failing in a row: what was used up does not come back.
 _FOR_GOOD = 40
 
+
+# So many bytes are held before the limit is reached, that samples come to it.
+_HELD_AT_MOST = (3, 1, 8)
 
 Key = tuple[str, str, str]
 
@@ -80,6 +84,7 @@ def simple_cases(trials: Trials, places: int) -> Iterator[Variation]:
         _with_one_mode(bytewise, question),
         _in_turn(*(_with_another_end(root, share) for root in roots)),
         failing_calls(trials),
+        _at_the_limit([*roots, *bytewise], question),
     )
 
 
@@ -126,6 +131,12 @@ def _with_one_mode(roots: Sequence[Variation], question: Question) -> Iterator[V
     for first in range(len(modes)):
         for place, root in enumerate(roots):
             yield replace(root, **modes[(first + place) % len(modes)])
+
+
+def _at_the_limit(roots: Sequence[Variation], question: Question) -> Iterator[Variation]:
+    """Every root with little room for what is waited on, if the callout comes to the limit at all."""
+    if comes_to_the_limit(question):
+        yield from (replace(root, held_at_most=most) for most in _HELD_AT_MOST for root in roots)
 
 
 def _with_one_cut(root: Variation, share: int) -> Iterator[Variation]:

@@ -93,6 +93,8 @@ def _simpler_values(variation: Variation) -> Iterator[Variation]:
     yield from (replace(variation, fails=calls) for calls in _fewer(variation.fails))
     yield from (replace(variation, preempt=calls) for calls in _fewer(variation.preempt))
     yield from (replace(variation, order=order) for order in _fewer(variation.order))
+    if variation.held_at_most is not None and variation.held_at_most > 1:
+        yield replace(variation, held_at_most=1)
     for index in range(2):
         if variation.windows[index] is not None:
             yield replace(variation, windows=_with(variation.windows, index, None))

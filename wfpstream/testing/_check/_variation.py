@@ -27,8 +27,9 @@ DEPENDENCES: dict[str, frozenset[str]] = {
     "time": frozenset(("pause",)),
 }
 
-# What decides the input itself; a case is compared with the plainest one of the same input.
-_INPUT = frozenset(("sample", "local", "stop", "connections"))
+# What decides the input itself, or (a limit) what a callout can do with it; a case is compared with the plainest one
+# of the same.
+_INPUT = frozenset(("sample", "local", "stop", "connections", "held_at_most"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,7 @@ class Variation:
         mdls: MDLs of an indicated list (CLN-12).
         repeat_fin: a FIN that was permitted is indicated once more (IND-20).
         fails: API calls of the callout that fail, counted from 0.
+        held_at_most: bytes held for NEED_MORE_DATA before BUFFER_LIMIT_REACHED comes (NMD-7); None: as the options say.
     """
 
     sample: Sample
@@ -84,6 +86,7 @@ class Variation:
     mdls: int = 1
     repeat_fin: bool = False
     fails: tuple[int, ...] = ()
+    held_at_most: int | None = None
 
     @property
     def different(self) -> tuple[str, ...]:
