@@ -100,6 +100,53 @@ def test_v_27_the_indicated_structure_itself(use: str) -> None:
     assert [rule for rule, _ in w.close()] == ["V-27"]
 
 
+@pytest.mark.parametrize("looked_at", [False, True])
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda data: data.tobytes(),
+        lambda data: bytes(data.view()),
+        lambda data: b"".join(data.pieces()),
+        lambda data: data.copy_to(bytearray(3), 3),
+    ],
+    ids=["tobytes", "view", "pieces", "copy_to"],
+)
+def test_v_27_the_structure_is_kept_and_read_later(read: Any, looked_at: bool) -> None:
+    """V-27, IND-22: without a word its bytes would be missing; in time, or with a reference, they may be read."""
+    kept: list[Any] = []
+
+    def keeping(*call: Any) -> None:
+        data = call[2].stream_data
+        kept.append(data)
+        read(data)
+        if looked_at:
+            assert data.net_buffer_list_chain is not None
+        call[-1].action_type = PERMIT
+
+    w = World(keeping)
+    w.send(b"abc")
+    assert w.caught == []
+    assert read(kept[0]) != b"abc"
+    assert [rule for rule, _ in w.close()] == ["V-27"]
+
+
+def test_v_27_what_is_referenced_may_be_read_later() -> None:
+    """REF-1: the reference covers the structure too."""
+    kept: list[Any] = []
+
+    def keeping(*call: Any) -> None:
+        if call[2].stream_data.data_length:
+            kept.append(call[2].stream_data)
+            w.fwps.reference_net_buffer_list(kept[0].net_buffer_list_chain)
+        call[-1].action_type = PERMIT
+
+    w = World(keeping)
+    w.send(b"abc")
+    assert kept[0].tobytes() == b"abc"
+    w.fwps.dereference_net_buffer_list(kept[0].net_buffer_list_chain)
+    assert w.close() == []
+
+
 def test_v_27_a_kept_view_is_poisoned() -> None:
     """V-27, IND-22: under the verifier a kept view shows neither the old nor later bytes."""
     views: list[memoryview] = []

@@ -168,7 +168,7 @@ class Classifier:
         self._injected = frame.injected
         if self.verifying and result is not None and not self._is_usual(frame, out_flags, out, packet, data):
             self._check(frame, lane, kind, length, out, packet)
-        if frame.clones or data._chain is not None:
+        if self.verifying or frame.clones or data._chain is not None:
             self.ownership.after_classify(frame, data, self._is_block(lane, kind, out, packet, result))
         else:
             data._segments = data._offset = data._view = data._pieces = None  # as `invalidate`

@@ -13,7 +13,7 @@ from wfpstream.fwp import CalloutFlags, NtStatus
 from ._constants import PacketInjectionState
 from ._net_buffer import Mdl, NetBuffer, NetBufferList, chain_of
 from ._run import Provenance
-from ._stream_data import IndicatedRecord, StreamData
+from ._stream_data import IndicatedData, IndicatedRecord, StreamData
 from ._violations import where_in_callout
 
 if TYPE_CHECKING:
@@ -293,6 +293,8 @@ class Ownership:
             for nbl in chain_of(chain):
                 self._end_indication(nbl)
         data.invalidate(keep_chain=chain is not None)
+        if self.verifying and type(data) is IndicatedData:
+            data.expire(self._report_use)
 
     def _end_indication(self, nbl: NetBufferList) -> None:
         record = nbl._record
@@ -406,6 +408,10 @@ class Ownership:
             return True
         chain = data._chain
         return chain is not None and all(self._is_source(nbl._record) for nbl in chain_of(chain))
+
+    def _report_use(self, data: StreamData) -> None:
+        if not self.is_valid(data):
+            self.tell_of_data("stream data read after the classify without a reference", data)
 
     def _is_source(self, record: object) -> bool:
         if isinstance(record, IndicatedRecord):

@@ -39,7 +39,7 @@ from ._ownership import ALLOCATED, CLONE, Ownership
 from ._pipeline import Pipeline
 from ._quick_injection import QuickInjection
 from ._retiring import Retiring
-from ._stream_data import StreamData
+from ._stream_data import ExpiredData, StreamData
 from ._timers import Timer
 from ._tracking import Tracking
 from ._violations import CALLOUT_FAULTS, where_defined, where_raised
@@ -615,7 +615,7 @@ class RunTime(ConnectionServices):
         self, stream_data: StreamData, buffer: bytearray | memoryview, bytes_to_copy: int
     ) -> int:
         """FwpsCopyStreamDataToBuffer0: returns bytesCopied (CPY-1, CPY-2)."""
-        if not self.ownership.is_valid(stream_data):
+        if not self.ownership.is_valid(stream_data) and not isinstance(stream_data, ExpiredData):
             text = "stream data copied after the classify without a reference"
             self.ownership.tell_of_data(text, stream_data)
         return stream_data.copy_to(buffer, bytes_to_copy)

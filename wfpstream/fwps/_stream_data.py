@@ -64,7 +64,19 @@ class StreamData:
     connection's (IND-22).
     """
 
-    __slots__ = ("_chain", "_offset", "_pieces", "_segments", "_view", "data_length", "flags", "lane", "mdls")
+    __slots__ = (
+        "_chain",
+        "_offset",
+        "_pieces",
+        "_report_use",  # set when it expires
+        "_segments",
+        "_view",
+        "data_length",
+        "flags",
+        "lane",
+        "mdls",
+    )
+    _report_use: Callable[[StreamData], None]
 
     def __init__(
         self,
@@ -169,6 +181,11 @@ class StreamData:
             self._chain = None
             self._offset = None
 
+    def expire(self, report_use: Callable[[StreamData], None]) -> None:
+        """From now on whoever reads it is reported (V-27)."""
+        self._report_use = report_use
+        self.__class__ = ExpiredData
+
     def __len__(self) -> int:
         return self.data_length
 
@@ -258,6 +275,20 @@ class IndicatedData(StreamData):
             self._segments = segments
         self.lane = lane
         self.mdls = mdls
+
+
+class ExpiredData(IndicatedData):
+    """What was indicated, when the verifier is on and its classify is over: whoever reads it is found out (V-27).
+
+    An indicated structure becomes one; nothing is in the way of those that are read in time.
+    """
+
+    __slots__ = ()
+
+    def pieces(self) -> Iterator[memoryview]:
+        """As of any other, if its lists are referenced; else nothing, and a violation."""
+        self._report_use(self)
+        return super().pieces()
 
 
 class IndicatedRecord:
