@@ -10,7 +10,8 @@ from uuid import UUID, uuid5
 from wfpstream import fwpm
 from wfpstream.fwp import ActionType, FwpValue, MatchType, NtStatus, uint16
 from wfpstream.fwps._constants import NotifyType
-from wfpstream.fwps._filter import EMPTY_FILTER_SET, Filter2, FilterSet
+from wfpstream.fwps._filter import Filter2
+from wfpstream.fwps._filter_set import EMPTY_FILTER_SET, FilterSet
 
 SUCCESS = NtStatus.STATUS_SUCCESS
 ADD, DELETE, POST_COMMIT = NotifyType.ADD_FILTER, NotifyType.DELETE_FILTER, NotifyType.ADD_FILTER_POST_COMMIT

@@ -11,7 +11,8 @@ from typing import Final
 from wfpstream.fwpm._objects import FilterEntry, Tables
 from wfpstream.fwpm._types import FilterFlags
 from wfpstream.fwps._constants import FilterRunFlags
-from wfpstream.fwps._filter import Filter2, FilterSet
+from wfpstream.fwps._filter import Filter2
+from wfpstream.fwps._filter_set import FilterSet
 
 # Those of FWPM_FILTER_FLAG_* that have a counterpart at run time.
 _RUN_TIME_FLAGS: Final = (

@@ -19,7 +19,7 @@ from wfpstream.fwpm._store import Store
 from wfpstream.fwpm._transaction import Transaction
 from wfpstream.fwpm._types import CalloutFlags, Filter, FilterFlags, ProviderContext, ProviderContextType
 from wfpstream.fwpm._weights import effective_weight, weight_is_legal
-from wfpstream.fwps._conditions import Condition, compile_conditions
+from wfpstream.fwps._conditions import Condition, compile_conditions, points_of
 from wfpstream.fwps._constants import NotifyType
 from wfpstream.fwps._filter import Filter2
 
@@ -77,6 +77,7 @@ def add_filter(store: Store, transaction: Transaction, owner: object | None, rec
         context=record.raw_context,
         provider_context=_object_for_callout(record, callout, context),
         matches=compile_conditions(conditions),
+        points=points_of(conditions),
         name=record.display_data.name,
     )
     announced = _announce(store, run_time)

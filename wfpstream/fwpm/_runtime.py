@@ -10,7 +10,8 @@ from typing import Protocol
 from uuid import UUID
 
 from wfpstream.fwp import NtStatus
-from wfpstream.fwps._filter import Filter2, FilterSet
+from wfpstream.fwps._filter import Filter2
+from wfpstream.fwps._filter_set import FilterSet
 
 
 class Timer(Protocol):

@@ -35,7 +35,8 @@ from ._constants import (
     StreamFlags,
 )
 from ._endpoints import Endpoints
-from ._filter import EMPTY_FILTER_SET, Filter, Filter0, Filter1, Filter2, FilterSet, match_always
+from ._filter import Filter, Filter0, Filter1, Filter2, match_always
+from ._filter_set import EMPTY_FILTER_SET, FilterSet
 from ._flow import (
     ABORT_FLUSH,
     ABORT_NONE,

@@ -6,6 +6,7 @@ does to the connection: `_connections` and `_establish` act on it.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from ._core import Core
     from ._filter import Filter2, MatchFunction
     from ._flow import Flow
+    from ._point_index import PointIndex
 
 _WRITE = int(RIGHT_ACTION_WRITE)
 _LOOKED_ON = (rules.CONTINUE, None)  # the effect of an answer that decides nothing, as it should
@@ -85,6 +87,7 @@ class Arbitration:
         "_decided",
         "_decisions",
         "_next",
+        "_places",
         "_struck",
         "_values",
         "callouts",
@@ -126,6 +129,7 @@ class Arbitration:
         self._candidates = core.filters.candidates(layer_id, listener)
         self._next = 0
         self._values: IncomingValues | None = None
+        self._places: list[int] | None = None  # of the candidates that come into question for these values
         self._decided: Any = None  # sublayer that has decided already
         self._decisions: dict[int, Decision] = {}  # by filter id, in the order of asking
         self._again: list[Filter2] = []
@@ -157,13 +161,14 @@ class Arbitration:
     def renew(self) -> None:
         """The operation goes on after it was pended: what the values say of it may have changed."""
         self.pended = False
-        self._values = None
+        self._values = self._places = None
 
     def restart(self) -> None:
         """From the top, with the filters of now (reauthorisation, LAY-19, LAY-23)."""
         self.verdict = Verdict()
         self.pended = False
         self._candidates = self.core.filters.candidates(self.layer_id, self.listener)
+        self._places = None
         self._next = 0
         self._decided = None
         self._decisions.clear()
@@ -179,6 +184,8 @@ class Arbitration:
         """Ask the filters in turn. True when the layer is decided, False when a callout pended."""
         candidates = self._candidates
         while self._next < len(candidates):
+            if candidates.by_value is not None and not self._skip(candidates.by_value):
+                break
             filter, match, following = candidates[self._next]
             if self._decided is not None and filter.sub_layer_key == self._decided:
                 self._next = following
@@ -192,6 +199,18 @@ class Arbitration:
             self._ask(filter, filter.matches)
             if self.pended:
                 return False
+        return True
+
+    def _skip(self, index: PointIndex) -> bool:
+        """Past those of thousands of candidates whose conditions the values cannot meet; False: no other is left."""
+        places = self._places
+        if places is None:
+            places = self._places = index.places(self._fixed_values().incoming_value)
+        position = bisect_left(places, self._next)
+        if position == len(places):
+            self._next = len(self._candidates)
+            return False
+        self._next = places[position]
         return True
 
     def run_alone(self) -> None:

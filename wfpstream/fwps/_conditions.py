@@ -14,8 +14,9 @@ from typing import Any, Final, NamedTuple
 
 from wfpstream.fwp import DataType, FwpValue, MatchType, Range, V4AddrMask, V6AddrMask
 from wfpstream.fwps._filter import MatchFunction, SplitMatch, match_always
+from wfpstream.fwps._point_index import Points
 
-__all__ = ["LISTENER_FIELD", "Condition", "compile_conditions"]
+__all__ = ["LISTENER_FIELD", "Condition", "compile_conditions", "points_of"]
 
 LISTENER_FIELD: Final = -1
 """Field index of the extension field `listener` (4.1): not a fixed value, given beside them."""
@@ -46,6 +47,21 @@ def compile_conditions(conditions: Sequence[Condition]) -> MatchFunction:
     if of_listener:
         return SplitMatch(_listener_match(tuple(of_listener)), values_match)
     return values_match or match_always
+
+
+def points_of(conditions: Sequence[Condition]) -> Points:
+    """The fields of which the conditions accept single values only, and these."""
+    points = []
+    for field_index, group in groupby(conditions, key=lambda one: one.field_index):
+        alternatives = list(group)
+        if field_index != LISTENER_FIELD and all(map(_is_point, alternatives)):
+            points.append((field_index, frozenset(one.value.value for one in alternatives)))
+    return tuple(points)
+
+
+def _is_point(condition: Condition) -> bool:
+    """Ranges and address masks are equal to more than one value."""
+    return condition.match_type == MatchType.EQUAL and isinstance(condition.value.value, int | str | bytes)
 
 
 def _all_of(groups: tuple[MatchFunction, ...]) -> MatchFunction:

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from ._callout import CalloutEntry, CalloutTable
     from ._core import Core
     from ._endpoints import Address, Endpoints
-    from ._filter import Filter2, FilterSet
+    from ._filter import Filter2
+    from ._filter_set import FilterSet
     from ._flow import Flow
 
 _ALLOW_RECLASSIFY = int(CalloutFlags.ALLOW_RECLASSIFY)

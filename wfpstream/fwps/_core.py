@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from wfpstream.fwp import NtStatus
 
-from ._filter import EMPTY_FILTER_SET, FilterSet
+from ._filter_set import EMPTY_FILTER_SET, FilterSet
 from ._options import EngineOptions
 from ._overruns import Overruns
 from ._timers import Timer, Timers

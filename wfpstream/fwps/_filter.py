@@ -1,26 +1,24 @@
-"""Run-time filters and the immutable set of them that is in force.
+"""Run-time filters: `Filter0`, `Filter1`, `Filter2`, what classifyFn and notifyFn are given.
 
-Owns `Filter0`, `Filter1`, `Filter2` (what classifyFn and notifyFn are given) and `FilterSet`. Knows nothing
-of sublayer objects, sessions or transactions: management decides ids, weights and order and hands them over.
+Owns one filter. Knows nothing of sublayer objects, sessions or transactions: management decides ids, weights and
+order and hands them over.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Callable, Sequence
 from typing import Final
 from uuid import UUID
 
 from wfpstream.fwp import FwpValue
 
+from ._point_index import NO_POINTS, Points
+
 __all__ = [
-    "EMPTY_FILTER_SET",
-    "Candidate",
     "Filter",
     "Filter0",
     "Filter1",
     "Filter2",
-    "FilterSet",
     "MatchFunction",
     "SplitMatch",
     "match_always",
@@ -61,6 +59,7 @@ class Filter0:
     `weight` is the effective UINT64, `sub_layer_weight` a UINT16; `flags` are FWPS_FILTER_FLAG_* bits;
     `callout_id` is 0 and `callout_key` None for a filter without callout. `context` holds rawContext until
     notifyFn sets another UINT64 (NTF-3). `provider_context` is the provider context, or None (MGMT-18).
+    `points` say again a part of what `matches` asks for, so that it need not be asked of each flow.
     """
 
     __slots__ = (
@@ -74,6 +73,7 @@ class Filter0:
         "layer_id",
         "matches",
         "name",
+        "points",
         "provider_context",
         "sub_layer_key",
         "sub_layer_weight",
@@ -93,6 +93,7 @@ class Filter0:
     context: int
     provider_context: object | None
     matches: MatchFunction
+    points: Points
     name: str
 
     def __init__(
@@ -111,6 +112,7 @@ class Filter0:
         context: int = 0,
         provider_context: object | None = None,
         matches: MatchFunction = match_always,
+        points: Points = NO_POINTS,
         name: str = "",
     ) -> None:
         put = super().__setattr__
@@ -127,6 +129,7 @@ class Filter0:
         put("context", context)
         put("provider_context", provider_context)
         put("matches", matches)
+        put("points", points)
         put("name", name)
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -162,86 +165,3 @@ class Filter2(Filter1):
 
 
 Filter = Filter2
-
-
-Candidate = tuple[Filter2, MatchFunction | None, int]
-"""A filter that may match connections of one listener; what must still be asked of each of them, None for nothing;
-and the place of the first candidate of the next sublayer (ARB-6)."""
-
-_LISTENERS_KEPT = 1000  # more names than any configuration has: a driver that makes up names fills no memory
-
-
-class FilterSet:
-    """The filters in force, never changed after construction.
-
-    `generation` tells two sets apart (a cached match set stays valid while it is equal: MGMT-12).
-    `added_callouts` are the (calloutId, layerId) pairs that exist as management objects (OBJ-8, CTX-4).
-    The filters of a layer must come in evaluation order (ARB-1, MGMT-8).
-    """
-
-    __slots__ = ("_by_layer", "_candidates", "added_callouts", "generation")
-
-    generation: int
-    added_callouts: frozenset[tuple[int, int]]
-    _by_layer: dict[int, tuple[Filter2, ...]]
-    _candidates: dict[tuple[int, str], tuple[Candidate, ...]]
-
-    def __init__(
-        self,
-        generation: int = 0,
-        by_layer: Mapping[int, Sequence[Filter2]] = MappingProxyType({}),
-        added_callouts: Iterable[tuple[int, int]] = (),
-    ) -> None:
-        put = super().__setattr__
-        put("generation", generation)
-        put("_by_layer", {int(layer): tuple(filters) for layer, filters in by_layer.items()})
-        put("_candidates", {})
-        put("added_callouts", frozenset(added_callouts))
-
-    def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(f"FilterSet.{name} is read-only")
-
-    def filters_at(self, layer_id: int) -> tuple[Filter2, ...]:
-        """Filters of a layer in evaluation order: sublayer by sublayer, heaviest first (ARB-1)."""
-        return self._by_layer.get(layer_id, ())
-
-    def candidates(self, layer_id: int, listener: str) -> tuple[Candidate, ...]:
-        """Those of `filters_at` that this listener does not rule out, in the same order; worked out once."""
-        key = (layer_id, listener)
-        known = self._candidates.get(key)
-        if known is None:
-            if len(self._candidates) >= _LISTENERS_KEPT:
-                self._candidates.clear()
-            known = self._candidates[key] = _candidates(self._by_layer.get(layer_id, ()), listener)
-        return known
-
-    def __iter__(self) -> Iterator[Filter2]:
-        for filters in self._by_layer.values():
-            yield from filters
-
-    def __len__(self) -> int:
-        return sum(len(filters) for filters in self._by_layer.values())
-
-
-def _candidates(filters: Sequence[Filter2], listener: str) -> tuple[Candidate, ...]:
-    """The filters which this listener does not rule out, in the order given, and what is to be asked about them."""
-    open_questions: list[tuple[Filter2, MatchFunction | None]] = []
-    for filter in filters:
-        match = filter.matches
-        if match is match_always:
-            open_questions.append((filter, None))
-        elif not isinstance(match, SplitMatch):
-            open_questions.append((filter, match))
-        elif match.of_listener(listener):
-            open_questions.append((filter, match.of_values))
-    found: list[Candidate] = []
-    following = len(open_questions)
-    for place in range(len(open_questions) - 1, -1, -1):
-        filter, question = open_questions[place]
-        if found and found[-1][0].sub_layer_key != filter.sub_layer_key:
-            following = place + 1
-        found.append((filter, question, following))
-    return tuple(reversed(found))
-
-
-EMPTY_FILTER_SET: Final = FilterSet()

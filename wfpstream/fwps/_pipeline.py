@@ -102,7 +102,7 @@ class Pipeline:
         values = flow.stream_values
         return [
             filter
-            for filter, match, _ in self.core.filters.candidates(flow.layer_id, listener)
+            for filter, match, _ in self.core.filters.candidates(flow.layer_id, listener).of(values)
             if match is None or match(values.incoming_value, listener)
         ]
 

@@ -48,7 +48,8 @@ from ._worker import WorkerHost
 
 if TYPE_CHECKING:
     from ._constants import PacketInjectionState
-    from ._filter import Filter2, FilterSet
+    from ._filter import Filter2
+    from ._filter_set import FilterSet
 
 _KNOWN_FLAGS = 0
 for _flag in CalloutFlags:
