@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -42,14 +43,13 @@ def test_it_listens_when_the_call_returns(wfp_proxy: ProxyFactory, upstream: Ups
 
 
 def test_over_ipv6(wfp_proxy: ProxyFactory) -> None:
-    upstream = Upstream("::1")
-    proxy = wfp_proxy(upstream.address, host="::1")
-    assert str(proxy) == f"[::1]:{proxy.port}"
-    works(upstream.pair(proxy))
-    with proxy.down(live="keep"), pytest.raises(ConnectionRefusedError):
-        socket.create_connection(proxy.address, LIMIT)
-    works(upstream.pair(proxy))
-    upstream.close()
+    with closing(Upstream("::1")) as upstream:
+        proxy = wfp_proxy(upstream.address, host="::1")
+        assert str(proxy) == f"[::1]:{proxy.port}"
+        works(upstream.pair(proxy))
+        with proxy.down(live="keep"), pytest.raises(ConnectionRefusedError):
+            socket.create_connection(proxy.address, LIMIT)
+        works(upstream.pair(proxy))
 
 
 @pytest.mark.parametrize("template", ["redis://localhost/0", "redis://{0}:{1}/", "x{", "{nothing}", ""])
