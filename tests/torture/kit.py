@@ -20,7 +20,11 @@ SMALL = replace(
     rounds=3,
     round_trips=20,
     pause=0.1,
+    # On a busy machine; and more than any kernel's buffers take in.
+    patience=60.0,
+    limit=100.0,
 )
+HOLDS_UP = replace(SMALL, flood=1 << 30)
 
 
 @contextmanager

@@ -7,13 +7,15 @@ import time
 import pytest
 import trio
 
-from tests.torture.kit import SMALL, held_port
+from tests.torture.kit import HOLDS_UP, held_port
 from wfpstream.config import build_engine, parse_config
 from wfpstream.torture import FULL, CaseResult, Profile, Verdict, list_cases, torture
 from wfpstream.transport import ListenerSpec, Proxy, serve_proxy
 from wfpstream.transport._connection import Driver
 
 BOTH_DRIVERS = pytest.mark.parametrize("driver", ["reactor", "stream"])
+# Longer than a busy machine takes; no case is about them.
+PATIENCE = '[timeouts]\nconnect = "100s"\nreset_flush = "100s"\n'
 RULE = '[[rule]]\ncallout = "{}"\n'
 # What a callout still holds when a reset comes is discarded (IND-18), and what it injects is not urgent.
 ORDERLY = [name for name, _ in list_cases() if not name.startswith(("reset_", "urgent_data"))]
@@ -22,14 +24,14 @@ ORDERLY = [name for name, _ in list_cases() if not name.startswith(("reset_", "u
 def through_our_proxy(
     *callouts: str,
     only: list[str],
-    profile: Profile = SMALL,
+    profile: Profile = HOLDS_UP,
     limit: float = 100.0,
     driver: Driver = "reactor",
 ) -> list[CaseResult]:
     """What the suite says about a proxy with these callouts, which must be clean afterwards."""
 
     async def tried() -> list[CaseResult]:
-        rules = parse_config("".join(RULE.format(one) for one in callouts), "torture.toml")
+        rules = parse_config(PATIENCE + "".join(RULE.format(one) for one in callouts), "torture.toml")
         engine = build_engine(rules, clock=time.monotonic)
 
         async def serve(task_status: trio.TaskStatus[Proxy]) -> None:
