@@ -260,8 +260,9 @@ def test_a_name_is_never_a_path(here: Machine) -> None:
         undo("../wfpstream", machine=here)
 
 
-def test_two_at_a_time_wait_for_each_other(tmp_path: Path) -> None:
+def test_two_at_a_time_wait_for_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One of two applies under one name is refused; never do both half of it."""
+    monkeypatch.setattr(record_room, "LOCK_PATIENCE", 3600.0)
 
     class Slow(Kernel):
         def run(self, program: str, arguments: Any, text: str = "") -> Any:

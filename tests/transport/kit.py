@@ -5,12 +5,15 @@ Everything binds to port 0 and waits for events; leaving `live` checks that noth
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import wraps
+from pathlib import Path
+from random import SystemRandom
 from types import SimpleNamespace
 from typing import Any, ParamSpec
 from unittest.mock import patch
@@ -346,11 +349,18 @@ async def listening(host: str = "127.0.0.1") -> trio.socket.SocketType:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port nobody listens on at present."""
+    """A port nobody listens on, and that the kernel gives to nobody meanwhile who asks for any."""
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as sock:
-        sock.bind((host, 0))
-        return int(sock.getsockname()[1])
+    while True:
+        with socket.socket(family) as sock:
+            try:
+                sock.bind((host, SystemRandom().randrange(1024, lowest) if lowest > 4096 else 0))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+            else:
+                return int(sock.getsockname()[1])
 
 
 def patient(options: EngineOptions) -> EngineOptions:
