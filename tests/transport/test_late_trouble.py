@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.transport.kit import Probe, bounded, live, read_all
-from tests.transport.test_offload import MIB, Allowing, hub_of, noise, offloaded_pair, relay_exactly
+from tests.transport.test_offload import MIB, Allowing, Ears, hub_of, noise, offloaded_pair, relay_exactly
 from wfpstream.engine import Flow
 from wfpstream.transport import _offload
 
@@ -60,3 +60,22 @@ async def test_a_defect_at_the_very_end_of_a_flow_is_told_and_its_connection_is_
             await run.deleted()
             await run.proxy.wait_connections()
             assert run.lines == ["listener web: RuntimeError: defect"]
+
+
+class Spoilt(Ears):
+    """A tap that cannot hear."""
+
+    def joined(self, flow: int, leg: str, own: object, peer: object) -> None:
+        """A defect."""
+        raise RuntimeError("defect")
+
+
+@bounded
+async def test_a_defect_at_the_very_beginning_of_a_flow_is_told_and_its_connection_is_over() -> None:
+    async with live(Probe(), tap=Spoilt(), quiet=False) as run:
+        client = await run.client()
+        assert await read_all(client) == (b"", "reset")
+        assert await read_all(await run.accept()) == (b"", "reset")
+        await run.proxy.wait_connections()
+        assert run.lines == ["listener web: RuntimeError: defect"]
+        assert (await run.deleted())["reason"] == "abort"

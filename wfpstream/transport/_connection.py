@@ -220,8 +220,12 @@ class Connection:
                 reset_now(upstream)
 
     def _drive(self, flow: Flow, upstream: socket.socket) -> None:
+        try:
+            self._flow = SocketFlow(self._hub, flow, self._client, upstream, self._spawn, self._over)
+        except BaseException:  # a tap's, perhaps: whoever called us closes the sockets, and tells
+            flow.gone("abort")
+            raise
         self.is_relayed = self.is_handed_over = True
-        self._flow = SocketFlow(self._hub, flow, self._client, upstream, self._spawn, self._over)
         self._flow.start()
 
     def _over(self, error: BaseException | None) -> None:
