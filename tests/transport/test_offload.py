@@ -143,7 +143,8 @@ async def test_a_bulky_flow_that_nobody_looks_at_is_moved_by_the_kernel() -> Non
             assert after.read - before.read == after.written - before.written == len(data)
             assert after.faults() == []
         assert len(probe.seen) == seen
-        assert hub_of(run).pipes.lent == 0
+        while hub_of(run).pipes.lent:
+            await trio.lowlevel.checkpoint()
         assert [event["dir"] for event in run.events.named("offload")] == ["to_upstream", "to_client"]
         await client.aclose()
         await server.aclose()
@@ -417,7 +418,7 @@ async def test_a_reset_while_the_receiver_is_slow(who: str) -> None:
     """Bytes in a pipe are owed to a living receiver and given up with a dead one; all are accounted for."""
     async with live() as run:
         client, server = await offloaded_pair(run)
-        accepted = await send_until_blocked(client, lambda: bool(hub_of(run).pipes.lent), 64 * MIB)
+        accepted = await send_until_blocked(client, lambda: bool(hub_of(run).pipes.lent), 1 << 30)
         if who == "sender":
             reset(client)
             data, how = await read_all(server)
@@ -436,7 +437,7 @@ async def test_a_reset_while_the_receiver_is_slow(who: str) -> None:
 async def test_an_abort_does_not_wait_for_a_slow_receiver() -> None:
     async with live() as run:
         client, server = await offloaded_pair(run)
-        await send_until_blocked(client, lambda: bool(hub_of(run).pipes.lent), 64 * MIB)
+        await send_until_blocked(client, lambda: bool(hub_of(run).pipes.lent), 1 << 30)
         run.engine.abort_flows()
         event = await run.deleted()
         assert event["reason"] == "abort"
@@ -448,7 +449,7 @@ async def test_an_abort_does_not_wait_for_a_slow_receiver() -> None:
 async def test_a_stop_resets_a_flow_whose_pipe_is_full() -> None:
     async with live() as run:
         client, _ = await offloaded_pair(run)
-        await send_until_blocked(client, lambda: bool(hub_of(run).pipes.lent), 64 * MIB)
+        await send_until_blocked(client, lambda: bool(hub_of(run).pipes.lent), 1 << 30)
         pipes = hub_of(run).pipes
         await run.proxy.stop()
         assert (await run.deleted())["reason"] == "stop"
@@ -500,8 +501,6 @@ async def test_a_receiver_that_reads_nothing_stops_the_sender() -> None:
     """The window closes as ever: what is under way is bounded by the kernel's buffers and one pipe."""
     async with live() as run:
         client, server = await offloaded_pair(run)
-        for end, option in ((client, socket.SO_SNDBUF), (server, socket.SO_RCVBUF)):
-            end.setsockopt(socket.SOL_SOCKET, option, 64 * 1024)
         pipes, dice, data = hub_of(run).pipes, Random(3), bytearray()
         until = trio.Event()
 

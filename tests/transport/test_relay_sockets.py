@@ -147,7 +147,7 @@ async def test_a_reset_does_not_overtake_bytes_already_taken(resetter: str) -> N
     async with live(Probe()) as run:
         client, server = await run.pair()
         one, other = (client, server) if resetter == "client" else (server, client)
-        accepted = await send_until_blocked(one, lambda: is_paused(run, resetter), 64 << 20)
+        accepted = await send_until_blocked(one, lambda: is_paused(run, resetter), 1 << 30)
         taken = accepted - unacknowledged(one)
         reset(one)
         data, end = await read_all(other)
@@ -231,7 +231,7 @@ async def test_a_receiver_that_takes_nothing_holds_up_a_reset_only_so_long() -> 
     options = EngineOptions(timeouts=Timeouts(reset_flush=0.05))
     async with live(Probe(), options=options) as run:
         client, server = await run.pair()
-        await send_until_blocked(client, lambda: is_paused(run, "client"), 64 << 20)
+        await send_until_blocked(client, lambda: is_paused(run, "client"), 1 << 30)
         reset(client)
         deleted = await run.deleted()
         ledger = deleted["ledger"]["to_upstream"]
@@ -244,7 +244,7 @@ async def test_a_receiver_that_takes_nothing_holds_up_a_reset_only_so_long() -> 
 async def test_both_legs_may_be_reset() -> None:
     async with live(Probe()) as run:
         client, server = await run.pair()
-        await send_until_blocked(client, lambda: is_paused(run, "client"), 64 << 20)
+        await send_until_blocked(client, lambda: is_paused(run, "client"), 1 << 30)
         reset(client)
         reset(server)
         assert (await run.deleted())["reason"] in ("rst_client", "rst_upstream")
@@ -256,7 +256,7 @@ async def test_what_an_abort_destroys_in_the_kernel_is_counted() -> None:
     probe = Probe()
     async with live(probe) as run:
         client, server = await run.pair()
-        await send_until_blocked(client, lambda: is_paused(run, "client"), 64 << 20)
+        await send_until_blocked(client, lambda: is_paused(run, "client"), 1 << 30)
         assert run.engine.fwps.flow_abort(probe.flow_id).ok
         data, end = await read_all(server)
         ledger = (await run.deleted())["ledger"]["to_upstream"]
@@ -287,7 +287,7 @@ async def test_a_slow_receiver_blocks_the_sender_and_memory_stays_bounded(sender
     async with live(Probe()) as run:
         client, server = await run.pair()
         one, other = (client, server) if sender == "client" else (server, client)
-        accepted = await send_until_blocked(one, lambda: is_paused(run, sender), 64 << 20)
+        accepted = await send_until_blocked(one, lambda: is_paused(run, sender), 1 << 30)
         assert 0 < run.flow.stored <= Limits().unsent
         one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 0, 0))
         await one.send_eof()
