@@ -32,6 +32,8 @@ def test_every_driver_passes_the_trace_scripts(world: World) -> None:
     assert all(reason.startswith("needs ") for reason in report.skipped.values())
 
 
+# Some 270 scripts one after the other, each with connections of its own.
+@pytest.mark.timeout(900)
 @EVERY_WORLD
 def test_every_driver_passes_the_vectors(world: World) -> None:
     report = check_driver(world, lambda name: not name.startswith("trace: "))

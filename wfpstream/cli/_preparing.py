@@ -11,7 +11,7 @@ import trio
 
 from wfpstream.config import CalloutText, Deployment, LoadedConfig, Pending
 
-# Somebody who changes the policy by hand without a pause does not keep a reload from ending: it is refused then.
+# Somebody who changes the policy by hand without a pause does not keep a reload from ending: then the flows wait.
 _TRIES = 3
 
 
@@ -27,5 +27,5 @@ async def prepare_aside(
         prepare = deployment.preparing(loaded, callouts, trio.from_thread.run_sync)
         pending = await trio.to_thread.run_sync(prepare, abandon_on_cancel=True)
         if pending.is_current:
-            break
-    return pending
+            return pending
+    return deployment.prepare(loaded, callouts)

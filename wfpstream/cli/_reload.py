@@ -85,6 +85,9 @@ class Reloader:
             try:
                 self._check_intercepted(loaded, rearrangement.listeners, specs)
                 async with self._following(loaded, rearrangement.listeners) as switch:
+                    if not pending.is_current:
+                        # By hand, while listeners opened and others made ready: seldom, so the flows may wait.
+                        pending = self._deployment.prepare(loaded, self._plan.callouts)
                     difference = pending.commit()
                     rearrangement.commit()
                     who = await switch(difference)
