@@ -386,9 +386,8 @@ class Pair:
         if flow.output(direction).length:
             reasons.append(f"{flow.output(direction).length} bytes wait for the window")
         instant = self.driver.next_instant()
-        if (
-            instant is not None and instant < _FOREVER
-        ):  # a timer of a stall without an end is nothing to wait for
+        # The timer of a stall without an end is nothing to wait for.
+        if instant is not None and instant < _FOREVER:
             ahead = instant - self.now
             reasons.append(
                 f"something is due in {ahead:.6g} s of virtual time: advance the clock, or wait={ahead:.6g}"

@@ -232,9 +232,8 @@ class SocketFlow(FlowCycle[Leg]):
                     leg.reset()
             self._let_go()
             self.flow.gone(self.reason)
-        except (
-            Exception
-        ) as error:  # a defect, which is told: whoever counts connections has to hear of this end too
+        except Exception as error:
+            # A defect, which is told: whoever counts connections has to hear of this end too.
             self.error = self.error or error
         finally:
             when_over(self.error)
