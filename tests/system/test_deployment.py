@@ -8,6 +8,8 @@ images, so it is one file (tests are spread over processes by file).
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import shutil
 import signal
 import socket
@@ -397,6 +399,49 @@ def test_the_real_systemd_runs_the_service(machine: Machine) -> None:
     assert "windy" in machine.fetch(8888)
     machine.must("systemctl", "stop", "wfpstream")
     assert machine.must("systemctl", "show", "-P", "Result", "wfpstream") == "success\n"
+
+
+_DROP_IN = "/etc/systemd/system/wfpstream.service.d"
+
+
+@pytest.fixture
+def with_workers(machine: Machine) -> Iterator[Machine]:
+    """The service has a drop-in that adds `--workers 2`."""
+    command = shlex.join(
+        [*read_unit(DEPLOY / "systemd/wfpstream.service").command("ExecStart"), "--workers", "2"]
+    )
+    text = f"[Service]\nExecStart=\nExecStart={command}\n"
+    write = f'mkdir -p {_DROP_IN} && printf %s "$1" > {_DROP_IN}/workers.conf && systemctl daemon-reload'
+    machine.must("sh", "-c", write, "sh", text)
+    try:
+        yield machine
+    finally:
+        machine.must("sh", "-c", f"rm -r {_DROP_IN} && systemctl daemon-reload")
+
+
+def test_the_real_systemd_runs_workers(with_workers: Machine) -> None:
+    """Started means that all listen; the sandbox lets one be killed and started again; a stop ends all in order."""
+    machine = with_workers
+    ctl = ("/opt/wfpstream/bin/wfpstream", "ctl")
+
+    def pids() -> list[str]:
+        return re.findall(r"worker \d+: pid (\d+)", machine.run(*ctl, "stats").stdout)
+
+    machine.configure(REVERSE)
+    machine.must("systemctl", "start", "wfpstream")
+    assert "sunny" in machine.fetch(8888)
+    first = pids()
+    assert len(first) == 2
+    machine.must("sh", "-c", f"kill -9 {first[0]}")
+    wait_for(lambda: len(set(pids()) - {first[0]}) == 2)
+    machine.configure(REVERSE.replace("sunny", "windy"))
+    machine.must("systemctl", "reload", "wfpstream")
+    assert all("windy" in machine.fetch(8888) for _ in range(8))
+    machine.must("systemctl", "stop", "wfpstream")
+    told = machine.run("journalctl", "--no-pager", "-o", "cat", "-u", "wfpstream").stdout
+    assert machine.must("systemctl", "show", "-P", "Result", "wfpstream") == "success\n", told
+    assert "was killed by signal 9 (SIGKILL)" in told
+    assert "did not end in time" not in told
 
 
 def test_the_real_systemd_runs_the_transparent_service(machine: Machine) -> None:
