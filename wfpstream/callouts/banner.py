@@ -5,6 +5,7 @@ Owns that it appears once, first, and even where the peer waits to be spoken to.
 
 from __future__ import annotations
 
+from collections import deque
 from functools import partial
 from typing import Any
 
@@ -18,7 +19,7 @@ from wfpstream.fwps import (
     StreamData,
 )
 
-from ._answers import inspect
+from ._answers import DISCONNECT, block, inspect
 from ._insist import insist
 from ._lane_callout import LaneCallout, inject_here
 from ._lanes import Direction, Lane, NoLane
@@ -31,14 +32,17 @@ class BannerLane(Lane):
     Attributes:
         said: it is, or never will be.
         timer: it is about to be.
+        line: while it is being said, what is still to be injected, None for the FIN: what comes meanwhile, on another
+            processor, stands behind the banner.
     """
 
-    __slots__ = ("said", "timer")
+    __slots__ = ("line", "said", "timer")
 
     def __init__(self, flow_id: int, layer_id: int, inbound: bool, direction: str) -> None:
         super().__init__(flow_id, layer_id, inbound, direction)
         self.said = False
         self.timer: Any = None
+        self.line: deque[bytes | None] = deque()
 
 
 class Banner(LaneCallout[BannerLane]):
@@ -91,7 +95,10 @@ class Banner(LaneCallout[BannerLane]):
         self, lane: BannerLane, stream: StreamData, packet: StreamCalloutIoPacket, answer: ClassifyOut
     ) -> None:
         """A byte or FIN of the peer comes first: the banner goes in front of it."""
-        if not lane.said:
+        if lane.line:
+            lane.line += (stream.tobytes(), None) if stream.flags & DISCONNECT else (stream.tobytes(),)
+            block(packet, answer)
+        elif not lane.said:
             self._settle(lane)
             inject_here(self, lane, stream, self._text, packet, answer)
 
@@ -100,12 +107,32 @@ class Banner(LaneCallout[BannerLane]):
         insist(self, lane.flow_id, partial(self._inject, lane))
 
     def _inject(self, lane: BannerLane) -> NtStatus:
-        """OOB-5 (c): no byte of this direction was decided yet."""
+        """OOB-5 (c): no byte of this direction was decided yet; (a): what came meanwhile was blocked."""
+        status = NtStatus.STATUS_SUCCESS
         if lane.said:
-            return NtStatus.STATUS_SUCCESS
-        status = self.inject(lane.flow_id, lane.layer_id, lane.flags, self._text)
-        lane.said = status.ok
+            return status
+        if not lane.line:
+            lane.line.append(self._text)
+        while lane.line:
+            status = self._inject_one(lane, lane.line[0])
+            if not status.ok:
+                self._let_others(lane)
+                return status
+            lane.line.popleft()
+        lane.said = True
         return status
+
+    def _inject_one(self, lane: BannerLane, what: bytes | None) -> NtStatus:
+        if what is None:
+            return self.inject_fin(lane.flow_id, lane.layer_id, lane.flags)
+        if not what:
+            return NtStatus.STATUS_SUCCESS
+        return self.inject(lane.flow_id, lane.layer_id, lane.flags, what)
+
+    def _let_others(self, lane: BannerLane) -> None:
+        """The banner was refused and nothing stands behind it: whatever comes first may have it in front."""
+        if len(lane.line) == 1 and lane.line[0] is self._text:
+            lane.line.clear()
 
     def _settle(self, lane: BannerLane) -> None:
         lane.said = True
@@ -118,7 +145,9 @@ class Banner(LaneCallout[BannerLane]):
             lane.timer = None
 
     def drain(self) -> None:
-        """A banner that is not out yet stays unsaid."""
+        """A banner that is not out yet stays unsaid; what stands behind one has to go."""
         super().drain()
         for lane in self.lanes:
+            if lane.line and not self._inject(lane).ok:
+                self.fwps.flow_abort(lane.flow_id)
             self._settle(lane)
