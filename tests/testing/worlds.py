@@ -37,7 +37,7 @@ from wfpstream.callouts import (
 from wfpstream.callouts import (
     replace as exchange,
 )
-from wfpstream.engine import Flow
+from wfpstream.engine import EngineOptions, Flow, Timeouts
 from wfpstream.fwps import Callout
 from wfpstream.replay import ReplayOptions, replay_capture
 from wfpstream.testing import FlowEnds
@@ -297,7 +297,9 @@ def _through_proxy(make: Make, script: Script, *, one_at_a_time: bool) -> list[E
 async def _converse(
     callouts: list[Callout], script: Script, progress: list[Progress], one_at_a_time: bool
 ) -> list[Event]:
-    async with live(*callouts, quiet=False) as run, trio.open_nursery() as nursery:
+    # What a callout has ended early is reset in the end, as in memory, where time passes by itself.
+    options = EngineOptions(timeouts=Timeouts(reset_flush=3.0))
+    async with live(*callouts, options=options, quiet=False) as run, trio.open_nursery() as nursery:
         client, server = await run.pair()
         watch = Watch(run, run.flow)
         nursery.start_soon(watch.read, client, "client")
