@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import os
 import select
 import socket
 import struct
@@ -95,12 +94,6 @@ def refusing_address() -> Iterator[tuple[str, int]]:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         yield held.getsockname()
-
-
-def own_host() -> str:
-    """An address of loopback that no other process uses: a port there that was given back stays free."""
-    pid = os.getpid()
-    return f"127.{1 + (pid >> 16) % 250}.{pid >> 8 & 255}.{pid & 255 or 1}"
 
 
 def delivered(*socks: socket.socket) -> None:

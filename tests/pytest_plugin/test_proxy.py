@@ -16,13 +16,13 @@ from tests.pytest_plugin.kit import (
     full_upstream,
     is_silent,
     is_turned_away,
-    own_host,
     read_all,
     read_exactly,
     refusing_address,
     reset,
     works,
 )
+from tests.support.hosts import own_host
 from wfpstream.callouts import Monitor, StreamEdit
 from wfpstream.fwp import ActionType
 from wfpstream.fwps import Callout

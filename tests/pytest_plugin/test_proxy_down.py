@@ -16,12 +16,12 @@ from tests.pytest_plugin.kit import (
     in_use,
     is_silent,
     is_turned_away,
-    own_host,
     read_all,
     read_exactly,
     took,
     works,
 )
+from tests.support.hosts import own_host
 from wfpstream.pytest_plugin import ProxyFactory, WfpProxy
 
 MODES = ["refuse", "accept_rst", "blackhole"]

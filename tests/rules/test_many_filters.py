@@ -12,7 +12,7 @@ from tests.fwps.support_connection import Door, Pender, complete, request, world
 from wfpstream import fwpm
 from wfpstream.config import decode_config, deploy
 from wfpstream.fwp import ActionType, MatchType, uint16
-from wfpstream.fwps import Callout, ClassifyOut, Filter, IncomingMetadataValues, IncomingValues, _filter_set
+from wfpstream.fwps import Callout, _filter_set
 from wfpstream.testing import MemoryDriver
 
 SEEDS = 12
@@ -29,20 +29,12 @@ class Noting(Callout):
     layers = LAYERS
     asked: ClassVar[list[str]] = []
 
-    def classify_fn(
-        self,
-        in_fixed_values: IncomingValues,
-        in_meta_values: IncomingMetadataValues,
-        layer_data: Any,
-        classify_context: Any,
-        filter: Filter,
-        flow_context: int,
-        classify_out: ClassifyOut,
-    ) -> None:
+    def classify_fn(self, *args: Any) -> None:
         """Go on, or decide."""
+        filter, out = args[4], args[6]
         self.asked.append(filter.name)
-        decides = "deciding" in filter.name and classify_out.rights
-        classify_out.action_type = int(ActionType.PERMIT if decides else ActionType.CONTINUE)
+        decides = "deciding" in filter.name and out.rights
+        out.action_type = int(ActionType.PERMIT if decides else ActionType.CONTINUE)
 
 
 def random_value(dice: Random, field: str) -> object:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import itertools
-import os
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -16,6 +15,7 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.hosts import own_host
 from tests.transport.kit import Live, Probe, bounded, live, read_all, read_exactly
 from tests.transport.test_interception import Conntrack, Unprivileged
 from tests.transport.test_proxy import open_descriptors
@@ -23,7 +23,7 @@ from wfpstream.engine import EngineOptions, Limits
 from wfpstream.transport import Listener, ListenerSpec
 
 # Nobody else's: what we close and open again must not be taken in between.
-HOST = f"127.{1 + os.getpid() % 253}.{1 + os.getpid() // 253 % 253}.1"
+HOST = own_host()
 
 
 @asynccontextmanager
